@@ -1,0 +1,2 @@
+//! What the project does to itself: `cargo xtask test`.
+fn main() {}
