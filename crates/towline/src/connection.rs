@@ -1,0 +1,847 @@
+//! Connections: the handles that applications hold, and what they share with their I/O thread.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use towline_proto::session::{FRAME_CHARGE, Progress};
+
+use crate::address::{Address, Wire};
+use crate::config::Config;
+use crate::context::Thread;
+use crate::engine::{Outgoing, Refused};
+use crate::error::{
+    ConnectError, Ended, Error, FlushError, RecvError, RequestError, SendError, TrySendError,
+};
+use crate::events::{EventQueue, Events};
+use crate::message::{Lane, Message, MessageId};
+use crate::reader::{Consumption, Reader, ReaderOptions, Readers, Recv};
+use crate::request::Requests;
+use crate::stats::ConnectionStats;
+use crate::tls::TlsState;
+use crate::waiter::{WaitKey, WakerSet, block_on};
+
+/// What application threads ask of the I/O thread, as bits.
+pub(crate) mod ask {
+    pub(crate) const CLOSE: u8 = 1;
+    pub(crate) const ABORT: u8 = 2;
+    pub(crate) const READ_ON: u8 = 4;
+    pub(crate) const DEADLINES: u8 = 8;
+    pub(crate) const HURRY: u8 = 16;
+}
+
+/// The slot of a connection that its I/O thread has not adopted yet, or has let go of.
+pub(crate) const NO_SLOT: u32 = u32::MAX;
+
+/// The sending half's state, behind one lock.
+pub(crate) struct Out {
+    pub(crate) outgoing: Outgoing,
+    pub(crate) acknowledged: Progress,
+    /// Somebody was refused for want of room and is to be told when there is some.
+    pub(crate) refused: bool,
+    pub(crate) room: WakerSet,
+    pub(crate) flushed: WakerSet,
+    pub(crate) resets: u32,
+    pub(crate) returned: u64,
+    pub(crate) ended: Option<(Ended, u64)>,
+    pub(crate) close: Option<(u64, Box<str>)>,
+    pub(crate) stats: ConnectionStats,
+    write_deadline: Option<Instant>,
+}
+
+/// Where a connection is in its life.
+#[derive(Clone, Debug)]
+pub(crate) enum Phase {
+    Connecting,
+    Connected,
+    Down,
+    Ended(Ended),
+}
+
+/// The wire's description, which changes with each new wire.
+pub(crate) struct Link {
+    pub(crate) phase: Phase,
+    pub(crate) wire: Wire,
+    pub(crate) local: Option<SocketAddr>,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) tls: Option<TlsState>,
+    pub(crate) changed: WakerSet,
+    pub(crate) events: Vec<Arc<EventQueue>>,
+    read_deadline: Option<Instant>,
+}
+
+/// What a connection's handles and its I/O thread share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) thread: Arc<Thread>,
+    pub(crate) slot: AtomicU32,
+    scheduled: AtomicBool,
+    asks: AtomicU8,
+    pub(crate) requesting: AtomicUsize,
+    pub(crate) consumption: Consumption,
+    unreported: AtomicUsize,
+    out: Mutex<Out>,
+    readers: Mutex<Readers>,
+    requests: Mutex<Requests>,
+    link: Mutex<Link>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(crate) fn new(config: Config, thread: Arc<Thread>, wire: Wire) -> Shared {
+        let outgoing = Outgoing::new(wire, &config.0.plain);
+        Shared {
+            config,
+            thread,
+            slot: AtomicU32::new(NO_SLOT),
+            scheduled: AtomicBool::new(false),
+            asks: AtomicU8::new(0),
+            requesting: AtomicUsize::new(0),
+            consumption: Consumption::default(),
+            unreported: AtomicUsize::new(0),
+            out: Mutex::new(Out {
+                outgoing,
+                acknowledged: Progress::default(),
+                refused: false,
+                room: WakerSet::default(),
+                flushed: WakerSet::default(),
+                resets: 0,
+                returned: 0,
+                ended: None,
+                close: None,
+                stats: ConnectionStats::default(),
+                write_deadline: None,
+            }),
+            readers: Mutex::default(),
+            requests: Mutex::default(),
+            link: Mutex::new(Link {
+                phase: Phase::Connecting,
+                wire,
+                local: None,
+                peer: None,
+                tls: None,
+                changed: WakerSet::default(),
+                events: Vec::new(),
+                read_deadline: None,
+            }),
+        }
+    }
+
+    pub(crate) fn out(&self) -> MutexGuard<'_, Out> {
+        lock(&self.out)
+    }
+
+    pub(crate) fn readers(&self) -> MutexGuard<'_, Readers> {
+        lock(&self.readers)
+    }
+
+    pub(crate) fn requests(&self) -> MutexGuard<'_, Requests> {
+        lock(&self.requests)
+    }
+
+    pub(crate) fn link(&self) -> MutexGuard<'_, Link> {
+        lock(&self.link)
+    }
+
+    /// Has the I/O thread look at this connection. Many calls until it does are one.
+    pub(crate) fn notify(self: &Arc<Self>) {
+        if !self.scheduled.swap(true, Ordering::AcqRel) {
+            self.thread.schedule(Arc::clone(self));
+        }
+    }
+
+    /// The I/O thread is about to look: until it has, nobody needs to notify it.
+    pub(crate) fn hold(&self) {
+        self.scheduled.store(true, Ordering::Release);
+    }
+
+    /// The I/O thread begins to look: what is asked from now on notifies again.
+    pub(crate) fn take_asks(&self) -> u8 {
+        self.scheduled.store(false, Ordering::Release);
+        std::sync::atomic::fence(Ordering::SeqCst);
+        self.asks.swap(0, Ordering::AcqRel)
+    }
+
+    fn ask(self: &Arc<Self>, what: u8) {
+        self.asks.fetch_or(what, Ordering::AcqRel);
+        self.notify();
+    }
+
+    /// A consumer let go of a message: its share of the window goes back to the peer, in portions.
+    pub(crate) fn consumed(self: &Arc<Self>, lane: Lane, bytes: u64) {
+        let cost = bytes + FRAME_CHARGE;
+        self.consumption.add(lane, cost);
+        let portion = (self.config.0.plain.receive_window / 8) as usize;
+        let cost = cost as usize;
+        if self.unreported.fetch_add(cost, Ordering::AcqRel) + cost >= portion {
+            self.unreported.store(0, Ordering::Release);
+            self.notify();
+        }
+    }
+
+    /// A blocking reader has room again.
+    pub(crate) fn resume_reading(self: &Arc<Self>) {
+        self.ask(ask::READ_ON);
+    }
+
+    pub(crate) fn read_deadline(&self) -> Option<Instant> {
+        self.link().read_deadline
+    }
+
+    /// The earliest of the calls' deadlines that is still to come; wakes those that have passed.
+    pub(crate) fn expire_deadlines(&self, now: Instant) -> Option<Instant> {
+        let mut wake: Vec<Waker> = Vec::new();
+        let requests = match self.requesting.load(Ordering::Acquire) {
+            0 => None,
+            _ => self.requests().expire(now, &mut wake),
+        };
+        let read = self.link().read_deadline;
+        if read.is_some_and(|at| at <= now) {
+            self.readers().poke();
+        }
+        let write = {
+            let mut out = self.out();
+            let write = out.write_deadline;
+            if write.is_some_and(|at| at <= now) {
+                let wakers = out.room.take();
+                drop(out);
+                wakers.wake();
+            }
+            write
+        };
+        for waker in wake {
+            waker.wake();
+        }
+        [requests, read.filter(|at| *at > now), write.filter(|at| *at > now)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Accepts a message for sending, and with `wait_for_reply` registers the request in the same step.
+    fn push(
+        self: &Arc<Self>,
+        message: &Message,
+        request: Option<Option<Instant>>,
+    ) -> Result<MessageId, Push> {
+        let id = {
+            let mut out = self.out();
+            if let Some((ended, _)) = &out.ended {
+                return Err(Push::Never(RequestError::Ended(ended.clone())));
+            }
+            if out.close.is_some() {
+                return Err(Push::Never(RequestError::Ended(Ended::Closed)));
+            }
+            let mut requests = request.map(|deadline| (self.requests(), deadline));
+            if let (Some((requests, _)), Some(id)) = (&requests, message.id)
+                && requests.contains(id)
+            {
+                return Err(Push::Never(RequestError::DuplicateId { id: id.0 }));
+            }
+            let id = match out.outgoing.push(message) {
+                Ok(id) => id,
+                Err(Refused::Never(error)) => return Err(Push::Never(RequestError::Send(error))),
+                Err(Refused::Full) => {
+                    out.refused = true;
+                    return Err(Push::Full);
+                }
+            };
+            if let Some((requests, deadline)) = &mut requests {
+                self.requesting.fetch_add(1, Ordering::AcqRel);
+                if !requests.insert(id, *deadline) {
+                    self.requesting.fetch_sub(1, Ordering::AcqRel);
+                    return Err(Push::Never(RequestError::DuplicateId { id: id.0 }));
+                }
+            }
+            id
+        };
+        match request {
+            Some(Some(_)) => self.ask(ask::DEADLINES),
+            _ => self.notify(),
+        }
+        Ok(id)
+    }
+
+    /// Why waiting for room is over, if it is.
+    fn poll_room(&self, key: &mut WaitKey, waker: &Waker) -> Option<SendError> {
+        let mut out = self.out();
+        if let Some((ended, _)) = &out.ended {
+            return Some(SendError::Ended(ended.clone()));
+        }
+        if out.write_deadline.is_some_and(|at| Instant::now() >= at) {
+            return Some(SendError::Deadline);
+        }
+        out.refused = true;
+        out.room.register(key, waker);
+        None
+    }
+}
+
+/// Why a message was not accepted.
+enum Push {
+    Full,
+    Never(RequestError),
+}
+
+impl Push {
+    fn into_send_error(error: RequestError) -> SendError {
+        match error {
+            RequestError::Ended(ended) => SendError::Ended(ended),
+            RequestError::Send(error) => error,
+            RequestError::DuplicateId { id } => SendError::BadId { id, limit: u64::MAX },
+            _ => SendError::Ended(Ended::Closed),
+        }
+    }
+}
+
+/// What the wire under a connection can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Messages are acknowledged by the peer's program and survive the loss of a wire exactly once, in order.
+    pub session: bool,
+    /// How many lanes of different urgency there are.
+    pub lanes: usize,
+    /// The most bytes that one message may have now.
+    pub max_message: usize,
+    /// Bytes are encrypted and the peer is authenticated.
+    pub encrypted: bool,
+    /// The connection closes with a code and a reason that the peer gets to see.
+    pub close_codes: bool,
+}
+
+/// A connection to a peer: a cheap handle that any number of threads may share.
+///
+/// Messages accepted for sending leave in order (per [`Lane`]). On session wires (`tcp`, `tls`) each is delivered
+/// exactly once, whatever happens to the wire underneath, as long as the outages are shorter than the redial window;
+/// afterwards [`Closed`](crate::Closed) tells which were not acknowledged.
+///
+/// Every waiting call has three forms: `try_x` never waits, `x` is a future for any executor, `x_blocking` blocks the
+/// calling thread and must not be used inside a [`Handler`](crate::Handler).
+///
+/// Dropping the last handle of a connection that has neither a handler nor an open [`Reader`] does not close it; call
+/// [`close`](Connection::close), or drop the [`Context`](crate::Context).
+#[derive(Clone)]
+pub struct Connection {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Connection {
+    /// Which wire carries it now. After a change among the addresses of a list, the present one.
+    pub fn wire(&self) -> Wire {
+        self.shared.link().wire
+    }
+
+    /// This end's address on the present or last wire.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.shared.link().local
+    }
+
+    /// The peer's address on the present or last wire.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        self.shared.link().peer
+    }
+
+    /// How the present or last wire is secured; `None` on plain wires.
+    pub fn tls(&self) -> Option<TlsState> {
+        self.shared.link().tls.clone()
+    }
+
+    /// Whether there is a wire right now. Sending does not depend on it.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.shared.link().phase, Phase::Connected)
+    }
+
+    /// How the connection ended, once it has.
+    pub fn ended(&self) -> Option<Ended> {
+        match &self.shared.link().phase {
+            Phase::Ended(ended) => Some(ended.clone()),
+            _ => None,
+        }
+    }
+
+    /// What the wire under this connection can do.
+    pub fn capabilities(&self) -> Capabilities {
+        let wire = self.wire();
+        let session = wire.has_session();
+        Capabilities {
+            session,
+            lanes: if session { Lane::ALL.len() } else { 1 },
+            max_message: self.shared.out().outgoing.max_message(),
+            encrypted: wire.is_encrypted(),
+            close_codes: session,
+        }
+    }
+
+    /// Counters, as of the I/O thread's last look at this connection.
+    pub fn stats(&self) -> ConnectionStats {
+        let mut stats = self.shared.out().stats;
+        (stats.late_replies, stats.duplicate_replies) = self.shared.requests().counts();
+        stats
+    }
+
+    /// Accepts a message for sending if there is room for it now, and returns its id.
+    ///
+    /// # Errors
+    ///
+    /// [`TrySendError::Full`] when the queue is full: [`Connection::writable`] or the `writable` event tells when it is not.
+    /// Both variants give the message back.
+    pub fn try_send(&self, message: impl Into<Message>) -> Result<MessageId, TrySendError> {
+        let message = message.into();
+        match self.shared.push(&message, None) {
+            Ok(id) => Ok(id),
+            Err(Push::Full) => Err(TrySendError::Full(message)),
+            Err(Push::Never(error)) => {
+                Err(TrySendError::Failed { message, error: Push::into_send_error(error) })
+            }
+        }
+    }
+
+    /// Accepts a message for sending, waiting for room in the queue. The id comes when it is accepted, which is before
+    /// it is sent. A dropped future has not accepted it.
+    pub fn send(&self, message: impl Into<Message>) -> Send<'_> {
+        Send { shared: &self.shared, message: message.into(), key: None }
+    }
+
+    /// The blocking twin of [`Connection::send`].
+    pub fn send_blocking(&self, message: impl Into<Message>) -> Result<MessageId, SendError> {
+        let message = message.into();
+        match self.shared.push(&message, None) {
+            Ok(id) => Ok(id),
+            Err(Push::Never(error)) => Err(Push::into_send_error(error)),
+            Err(Push::Full) => block_on(self.send(message)),
+        }
+    }
+
+    /// Waits until there is room in the send queue.
+    pub fn writable(&self) -> Writable<'_> {
+        Writable { shared: &self.shared, key: None }
+    }
+
+    /// Sends a message and waits for its reply: a message whose reply-to is this one's id.
+    ///
+    /// Any number of requests may be in flight. A reply that comes after `timeout` is counted and dropped, and so is a
+    /// second reply. Dropping the future cancels the waiting, not the sending.
+    pub fn request(&self, message: impl Into<Message>, timeout: Duration) -> Request<'_> {
+        Request {
+            shared: &self.shared,
+            state: RequestState::Sending(message.into()),
+            after: timeout,
+            deadline: Instant::now().checked_add(timeout),
+            key: None,
+        }
+    }
+
+    /// The blocking twin of [`Connection::request`].
+    pub fn request_blocking(
+        &self,
+        message: impl Into<Message>,
+        timeout: Duration,
+    ) -> Result<Message, RequestError> {
+        block_on(self.request(message, timeout))
+    }
+
+    /// The next message from the inbox, where messages go that no handler, open reader or request takes.
+    pub fn recv(&self) -> Recv<'_> {
+        let inbox = self.shared.readers().inbox(self.inbox_options());
+        Recv::from_inbox(&self.shared, inbox)
+    }
+
+    /// The blocking twin of [`Connection::recv`].
+    pub fn recv_blocking(&self) -> Result<Message, RecvError> {
+        block_on(self.recv())
+    }
+
+    /// The next message from the inbox if there is one now.
+    pub fn try_recv(&self) -> Result<Option<Message>, RecvError> {
+        let inbox = self.shared.readers().inbox(self.inbox_options());
+        inbox.pop(&self.shared)
+    }
+
+    fn inbox_options(&self) -> ReaderOptions {
+        inbox_options(&self.shared.config)
+    }
+
+    /// Opens a reader: a queue of its own that sees every message from now on.
+    pub fn reader(&self) -> Reader {
+        self.reader_with(ReaderOptions::default())
+    }
+
+    /// Opens a reader with a bound and policy of its own.
+    pub fn reader_with(&self, options: ReaderOptions) -> Reader {
+        Reader::open(Arc::clone(&self.shared), options)
+    }
+
+    /// The connection's events from now on, without messages, for programs without a handler.
+    pub fn events(&self) -> Events {
+        Events::open(Arc::clone(&self.shared))
+    }
+
+    /// Waits until everything accepted before this call has been acknowledged by the peer.
+    ///
+    /// # Errors
+    ///
+    /// [`FlushError`] when that cannot be any more. It always returns: at the latest when the redial window is over.
+    pub fn flush(&self) -> Flush<'_> {
+        let (goal, resets) = {
+            let out = self.shared.out();
+            (out.outgoing.accepted(), out.resets)
+        };
+        self.shared.ask(ask::HURRY);
+        Flush { shared: &self.shared, goal, resets, key: None }
+    }
+
+    /// The blocking twin of [`Connection::flush`].
+    pub fn flush_blocking(&self) -> Result<(), FlushError> {
+        block_on(self.flush())
+    }
+
+    /// Closes in order: nothing more is accepted, what was accepted is delivered, the peer is told, and the future
+    /// ends, all within [`close_timeout`](crate::ConfigBuilder::close_timeout). The closing goes on if the future is dropped.
+    pub fn close(&self) -> Close<'_> {
+        self.close_with(0, "")
+    }
+
+    /// [`Connection::close`] with a code and a reason for the peer. Codes below 256 are the protocol's own, 0 means that
+    /// nothing is wrong. The ftcp wires carry neither.
+    pub fn close_with(&self, code: u64, reason: &str) -> Close<'_> {
+        self.shared.out().close.get_or_insert_with(|| (code, reason.into()));
+        self.shared.ask(ask::CLOSE);
+        Close { shared: &self.shared, key: None }
+    }
+
+    /// The blocking twin of [`Connection::close`].
+    pub fn close_blocking(&self) -> Result<(), FlushError> {
+        block_on(self.close())
+    }
+
+    /// Ends at once. What was not acknowledged comes back with the `closed` event.
+    pub fn abort(&self) {
+        self.shared.ask(ask::ABORT);
+    }
+
+    /// Until when the waiting calls that receive may wait, those that wait now included. `None` lifts it.
+    pub fn set_read_deadline(&self, deadline: Option<Instant>) {
+        self.shared.link().read_deadline = deadline;
+        self.shared.ask(ask::DEADLINES);
+    }
+
+    /// Until when the waiting calls that send may wait for room, those that wait now included. `None` lifts it.
+    pub fn set_write_deadline(&self, deadline: Option<Instant>) {
+        self.shared.out().write_deadline = deadline;
+        self.shared.ask(ask::DEADLINES);
+    }
+
+    /// Both deadlines.
+    pub fn set_deadline(&self, deadline: Option<Instant>) {
+        self.set_read_deadline(deadline);
+        self.set_write_deadline(deadline);
+    }
+
+    /// Refuses what the present wire cannot do, by the name of the call.
+    #[expect(dead_code, reason = "streams and datagrams come with the wires that have them")]
+    pub(crate) fn unsupported<T>(&self, call: &'static str) -> Result<T, Error> {
+        Err(Error::Unsupported { call, wire: self.wire() })
+    }
+}
+
+pub(crate) fn inbox_options(config: &Config) -> ReaderOptions {
+    let limit = config.0.plain.receive_window as usize;
+    ReaderOptions { limit, ..ReaderOptions::default() }
+}
+
+impl PartialEq for Connection {
+    fn eq(&self, other: &Connection) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+}
+
+impl Eq for Connection {}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let link = self.shared.link();
+        f.debug_struct("Connection")
+            .field("wire", &link.wire)
+            .field("phase", &link.phase)
+            .field("local", &link.local)
+            .field("peer", &link.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The future of [`Connection::send`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Send<'a> {
+    shared: &'a Arc<Shared>,
+    message: Message,
+    key: WaitKey,
+}
+
+impl Future for Send<'_> {
+    type Output = Result<MessageId, SendError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        // Twice, because room may come between the attempt and the registration.
+        for _ in 0..2 {
+            match this.shared.push(&this.message, None) {
+                Ok(id) => return Poll::Ready(Ok(id)),
+                Err(Push::Never(error)) => return Poll::Ready(Err(Push::into_send_error(error))),
+                Err(Push::Full) => {}
+            }
+            if let Some(error) = this.shared.poll_room(&mut this.key, cx.waker()) {
+                return Poll::Ready(Err(error));
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Send<'_> {
+    fn drop(&mut self) {
+        if self.key.is_some() {
+            self.shared.out().room.forget(self.key);
+        }
+    }
+}
+
+/// The future of [`Connection::writable`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Writable<'a> {
+    shared: &'a Arc<Shared>,
+    key: WaitKey,
+}
+
+impl Future for Writable<'_> {
+    type Output = Result<(), SendError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if let Some(error) = this.shared.poll_room(&mut this.key, cx.waker()) {
+            return Poll::Ready(Err(error));
+        }
+        match this.shared.out().outgoing.has_room() {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Writable<'_> {
+    fn drop(&mut self) {
+        if self.key.is_some() {
+            self.shared.out().room.forget(self.key);
+        }
+    }
+}
+
+enum RequestState {
+    Sending(Message),
+    Waiting(MessageId),
+    Done,
+}
+
+/// The future of [`Connection::request`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Request<'a> {
+    shared: &'a Arc<Shared>,
+    state: RequestState,
+    after: Duration,
+    deadline: Option<Instant>,
+    key: WaitKey,
+}
+
+impl Request<'_> {
+    fn poll_send(&mut self, waker: &Waker) -> Poll<Result<MessageId, RequestError>> {
+        let RequestState::Sending(message) = &self.state else { return Poll::Pending };
+        for _ in 0..2 {
+            match self.shared.push(message, Some(self.deadline)) {
+                Ok(id) => return Poll::Ready(Ok(id)),
+                Err(Push::Never(error)) => return Poll::Ready(Err(error)),
+                Err(Push::Full) => {}
+            }
+            if let Some(error) = self.shared.poll_room(&mut self.key, waker) {
+                return Poll::Ready(Err(error.into()));
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Future for Request<'_> {
+    type Output = Result<Message, RequestError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if let RequestState::Sending(_) = this.state {
+            match this.poll_send(cx.waker()) {
+                Poll::Ready(Ok(id)) => this.state = RequestState::Waiting(id),
+                Poll::Ready(Err(error)) => {
+                    this.state = RequestState::Done;
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Pending => {}
+            }
+        }
+        if let RequestState::Waiting(id) = this.state
+            && let Some(outcome) = this.shared.requests().poll(id, cx.waker())
+        {
+            this.shared.requesting.fetch_sub(1, Ordering::AcqRel);
+            this.state = RequestState::Done;
+            return Poll::Ready(outcome);
+        }
+        if this.deadline.is_some_and(|at| Instant::now() >= at) {
+            return Poll::Ready(Err(RequestError::TimedOut { after: this.after }));
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Request<'_> {
+    fn drop(&mut self) {
+        match self.state {
+            RequestState::Waiting(id) => {
+                self.shared.requests().remove(id);
+                self.shared.requesting.fetch_sub(1, Ordering::AcqRel);
+            }
+            RequestState::Sending(_) if self.key.is_some() => {
+                self.shared.out().room.forget(self.key);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The future of [`Connection::flush`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Flush<'a> {
+    shared: &'a Arc<Shared>,
+    goal: Progress,
+    resets: u32,
+    key: WaitKey,
+}
+
+impl Future for Flush<'_> {
+    type Output = Result<(), FlushError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let mut out = this.shared.out();
+        if out.resets != this.resets {
+            let unacknowledged = out.returned;
+            return Poll::Ready(Err(FlushError::Reset { unacknowledged }));
+        }
+        if let Some((ended, unacknowledged)) = &out.ended {
+            if *unacknowledged == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            let (ended, unacknowledged) = (ended.clone(), *unacknowledged);
+            return Poll::Ready(Err(FlushError::Ended { ended, unacknowledged }));
+        }
+        if out.acknowledged.reached(&this.goal) {
+            return Poll::Ready(Ok(()));
+        }
+        out.flushed.register(&mut this.key, cx.waker());
+        Poll::Pending
+    }
+}
+
+impl Drop for Flush<'_> {
+    fn drop(&mut self) {
+        if self.key.is_some() {
+            self.shared.out().flushed.forget(self.key);
+        }
+    }
+}
+
+/// The future of [`Connection::close`].
+#[must_use = "the closing goes on by itself; await this to see it end"]
+pub struct Close<'a> {
+    shared: &'a Arc<Shared>,
+    key: WaitKey,
+}
+
+impl Future for Close<'_> {
+    type Output = Result<(), FlushError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let mut out = this.shared.out();
+        let Some((ended, unacknowledged)) = &out.ended else {
+            out.flushed.register(&mut this.key, cx.waker());
+            return Poll::Pending;
+        };
+        let (ended, unacknowledged) = (ended.clone(), *unacknowledged);
+        Poll::Ready(match (unacknowledged, &ended) {
+            (0, _) => Ok(()),
+            (_, Ended::Closed) => {
+                let after = this.shared.config.0.plain.close_timeout;
+                Err(FlushError::TimedOut { after, unacknowledged })
+            }
+            _ => Err(FlushError::Ended { ended, unacknowledged }),
+        })
+    }
+}
+
+impl Drop for Close<'_> {
+    fn drop(&mut self) {
+        if self.key.is_some() {
+            self.shared.out().flushed.forget(self.key);
+        }
+    }
+}
+
+/// The future of [`Endpoint::connect`](crate::Endpoint::connect). The attempt begins at once; dropping the future
+/// before it ends gives the connection up.
+#[must_use = "futures do nothing unless polled"]
+pub struct Connecting {
+    pub(crate) connection: Option<Connection>,
+    pub(crate) key: WaitKey,
+}
+
+impl Future for Connecting {
+    type Output = Result<Connection, ConnectError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let Some(connection) = &this.connection else { return Poll::Pending };
+        let outcome = {
+            let mut link = connection.shared.link();
+            match &link.phase {
+                Phase::Connecting => {
+                    link.changed.register(&mut this.key, cx.waker());
+                    return Poll::Pending;
+                }
+                Phase::Ended(Ended::NeverConnected(error)) => Err((**error).clone()),
+                Phase::Ended(Ended::Stopped) => Err(ConnectError::Stopped),
+                Phase::Ended(Ended::Closed) => Err(ConnectError::Closed),
+                _ => Ok(()),
+            }
+        };
+        let connection = this.connection.take();
+        match (outcome, connection) {
+            (Ok(()), Some(connection)) => Poll::Ready(Ok(connection)),
+            (Err(error), _) => Poll::Ready(Err(error)),
+            (Ok(()), None) => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.connection {
+            connection.abort();
+        }
+    }
+}
+
+/// The addresses that a dialed connection tries, kept with it for redialing.
+pub(crate) type Addresses = Arc<[Address]>;

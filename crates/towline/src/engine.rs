@@ -1,0 +1,386 @@
+//! Which protocol runs over a connection's wires: one enum with the doors that all of them have.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use towline_proto::session::{self, CloseCode, LANES, Lane, Payload, Progress, Session};
+use towline_proto::frame;
+
+use crate::address::Wire;
+use crate::config::Plain;
+use crate::error::SendError;
+use crate::message::{Message, MessageId};
+
+/// The part of an engine that application threads fill, under the connection's lock.
+pub(crate) enum Outgoing {
+    Session(session::Outgoing),
+    Ftcp { queue: frame::Outgoing, accepted: u64 },
+}
+
+/// Why a message was not taken.
+pub(crate) enum Refused {
+    Full,
+    Never(SendError),
+}
+
+impl Outgoing {
+    pub(crate) fn new(wire: Wire, options: &Plain) -> Outgoing {
+        match wire.has_session() {
+            true => Outgoing::Session(session::Outgoing::new(&session_limits(options))),
+            false => Outgoing::Ftcp {
+                queue: frame::Outgoing::new(&frame_config(options)),
+                accepted: 0,
+            },
+        }
+    }
+
+    pub(crate) fn push(&mut self, message: &Message) -> Result<MessageId, Refused> {
+        match self {
+            Outgoing::Session(queue) => {
+                let id = session_id(message.id)?;
+                let reply_to = session_id(message.reply_to)?;
+                let payload = Payload::Bytes(message.data.clone());
+                let sent = queue.push(message.lane, id, reply_to, payload);
+                sent.map(|id| MessageId(id.value())).map_err(|error| match error {
+                    session::SendError::TooLarge { len, max } => Refused::Never(
+                        SendError::TooLarge { bytes: len, limit: max, session: true },
+                    ),
+                    _ => Refused::Full,
+                })
+            }
+            Outgoing::Ftcp { queue, accepted } => {
+                let id = frame_id(message.id)?;
+                let reply_to = frame_id(message.reply_to)?;
+                let payload = frame::Payload::Bytes(message.data.clone());
+                let id = queue.push(id, reply_to, payload).map_err(|error| match error {
+                    frame::SendError::TooLarge { length, max } => Refused::Never(
+                        SendError::TooLarge { bytes: length, limit: max, session: false },
+                    ),
+                    _ => Refused::Full,
+                })?;
+                *accepted += 1;
+                Ok(MessageId(id.value()))
+            }
+        }
+    }
+
+    /// Whether a small message on the normal lane would be taken.
+    pub(crate) fn has_room(&self) -> bool {
+        match self {
+            Outgoing::Session(queue) => Lane::ALL.iter().all(|lane| !queue.is_full(*lane, 0)),
+            Outgoing::Ftcp { queue, .. } => !queue.is_full(),
+        }
+    }
+
+    /// How much was ever accepted: what a flush that begins now waits for.
+    pub(crate) fn accepted(&self) -> Progress {
+        match self {
+            Outgoing::Session(queue) => queue.accepted(),
+            Outgoing::Ftcp { accepted, .. } => {
+                let mut progress = [0; LANES];
+                progress[0] = *accepted;
+                Progress(progress)
+            }
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Outgoing::Session(queue) => queue.is_empty(),
+            Outgoing::Ftcp { queue, .. } => queue.is_empty(),
+        }
+    }
+
+    /// The most bytes that one message may have.
+    pub(crate) fn max_message(&self) -> usize {
+        match self {
+            Outgoing::Session(queue) => queue.max_message(),
+            Outgoing::Ftcp { .. } => frame::MAX_PAYLOAD,
+        }
+    }
+}
+
+fn session_id(id: Option<MessageId>) -> Result<Option<session::MessageId>, Refused> {
+    let Some(MessageId(id)) = id else { return Ok(None) };
+    match session::MessageId::new(id) {
+        Some(id) => Ok(Some(id)),
+        None => {
+            let limit = session::MessageId::MAX.value();
+            Err(Refused::Never(SendError::BadId { id, limit }))
+        }
+    }
+}
+
+fn frame_id(id: Option<MessageId>) -> Result<Option<frame::MessageId>, Refused> {
+    let Some(MessageId(id)) = id else { return Ok(None) };
+    match frame::MessageId::new(id).filter(|id| id.value() != 0) {
+        Some(id) => Ok(Some(id)),
+        None => Err(Refused::Never(SendError::BadId { id, limit: frame::MAX_ID })),
+    }
+}
+
+/// What an engine tells, in the words of this layer.
+pub(crate) enum Output {
+    Established { resumed: bool },
+    Message { message: Message, cost: u64 },
+    Acknowledged,
+    Reset(Vec<Message>),
+    PeerClosing,
+    Closed { code: CloseCode, reason: String, unacknowledged: Vec<Message> },
+    WireFailed(session::WireError),
+    FormatBroken(frame::Error),
+    GaveUp { error: Option<session::WireError>, unacknowledged: Vec<Message> },
+    TooLargeForPeer(Vec<Message>),
+}
+
+/// The state machine of one connection, outliving its wires.
+pub(crate) enum Engine {
+    Session(Box<Session>),
+    Ftcp { engine: Box<frame::Engine>, acknowledged: u64 },
+}
+
+impl Engine {
+    pub(crate) fn ftcp(options: &Plain) -> Engine {
+        let engine = frame::Engine::new(Arc::new(frame_config(options)));
+        Engine::Ftcp { engine: Box::new(engine), acknowledged: 0 }
+    }
+
+    pub(crate) fn is_ftcp(&self) -> bool {
+        matches!(self, Engine::Ftcp { .. })
+    }
+
+    /// Moves what applications accepted into the engine, and tells their side how much room there is.
+    pub(crate) fn enqueue(&mut self, now: Instant, outgoing: &mut Outgoing) {
+        match (self, outgoing) {
+            (Engine::Session(session), Outgoing::Session(queue)) => session.enqueue(now, queue),
+            (Engine::Ftcp { engine, .. }, Outgoing::Ftcp { queue, .. }) => {
+                engine.enqueue(now, queue);
+            }
+            _ => debug_assert!(false, "a connection's halves are made together"),
+        }
+    }
+
+    /// A dialed wire is up.
+    pub(crate) fn handle_open(&mut self, now: Instant) {
+        match self {
+            Engine::Session(session) => session.handle_open(now),
+            Engine::Ftcp { engine, .. } => engine.handle_open(now),
+        }
+    }
+
+    pub(crate) fn handle_input(&mut self, now: Instant, data: Bytes) {
+        match self {
+            Engine::Session(session) => session.handle_input(now, data),
+            Engine::Ftcp { engine, .. } => engine.handle_input(now, data),
+        }
+    }
+
+    /// A buffer to receive into directly, when the rest of something large is awaited.
+    pub(crate) fn direct(&mut self) -> Option<session::Direct> {
+        match self {
+            Engine::Session(session) => session.direct(),
+            Engine::Ftcp { .. } => None,
+        }
+    }
+
+    pub(crate) fn handle_direct(&mut self, now: Instant, buffer: BytesMut) {
+        if let Engine::Session(session) = self {
+            session.handle_direct(now, buffer);
+        }
+    }
+
+    pub(crate) fn handle_lost(&mut self, now: Instant) {
+        match self {
+            Engine::Session(session) => {
+                let attempt = session.attempt();
+                session.handle_lost(now, session::WireLoss { attempt });
+            }
+            Engine::Ftcp { engine, .. } => engine.handle_lost(now),
+        }
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if let Engine::Session(session) = self {
+            session.handle_timeout(now);
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        match self {
+            Engine::Session(session) => session.poll_timeout(),
+            Engine::Ftcp { engine, .. } => engine.poll_timeout(),
+        }
+    }
+
+    pub(crate) fn poll_transmit(
+        &mut self,
+        now: Instant,
+        max_bytes: usize,
+        out: &mut Vec<Bytes>,
+    ) -> usize {
+        match self {
+            Engine::Session(session) => session.poll_transmit(now, max_bytes, out),
+            Engine::Ftcp { engine, .. } => engine.poll_transmit(now, max_bytes, out),
+        }
+    }
+
+    pub(crate) fn wants_transmit(&self) -> bool {
+        match self {
+            Engine::Session(session) => session.wants_transmit(),
+            Engine::Ftcp { engine, .. } => engine.untransmitted() > 0,
+        }
+    }
+
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        match self {
+            Engine::Session(session) => Some(session_output(session.poll_event()?)),
+            Engine::Ftcp { engine, acknowledged } => Some(match engine.poll_event()? {
+                frame::Event::Message(message) => {
+                    Output::Message { cost: 0, message: from_frame(message) }
+                }
+                frame::Event::Acknowledged { messages, .. } => {
+                    *acknowledged += messages;
+                    Output::Acknowledged
+                }
+                frame::Event::WireFailed(error) => Output::FormatBroken(error),
+                _ => Output::Acknowledged,
+            }),
+        }
+    }
+
+    /// The application took messages of this lane and cost.
+    pub(crate) fn consumed(&mut self, lane: Lane, cost: u64) {
+        if let Engine::Session(session) = self {
+            session.consumed(lane, cost);
+        }
+    }
+
+    /// Asks for acknowledgements at once, for a flush.
+    pub(crate) fn hurry(&mut self) {
+        if let Engine::Session(session) = self {
+            session.request_acknowledgement();
+        }
+    }
+
+    /// How much the peer has for good: see [`Outgoing::accepted`].
+    pub(crate) fn acknowledged(&self) -> Progress {
+        match self {
+            Engine::Session(session) => session.acknowledged(),
+            Engine::Ftcp { acknowledged, .. } => {
+                let mut progress = [0; LANES];
+                progress[0] = *acknowledged;
+                Progress(progress)
+            }
+        }
+    }
+
+    /// Messages accepted and not acknowledged.
+    pub(crate) fn unacknowledged(&self) -> u64 {
+        match self {
+            Engine::Session(session) => session.unacknowledged().1,
+            Engine::Ftcp { engine, .. } => engine.unacknowledged().1 as u64,
+        }
+    }
+
+    /// Gives back what came too late for an engine that has ended.
+    pub(crate) fn take_back(&mut self, now: Instant, outgoing: &mut Outgoing) -> Vec<Message> {
+        match outgoing {
+            Outgoing::Session(queue) => from_session_all(queue.take()),
+            Outgoing::Ftcp { .. } => {
+                self.enqueue(now, outgoing);
+                self.abort()
+            }
+        }
+    }
+
+    /// Ends at once and gives everything unacknowledged back.
+    pub(crate) fn abort(&mut self) -> Vec<Message> {
+        match self {
+            Engine::Session(session) => from_session_all(session.abort()),
+            Engine::Ftcp { engine, .. } => engine.abort().into_iter().map(from_frame).collect(),
+        }
+    }
+}
+
+fn session_output(event: session::Event) -> Output {
+    match event {
+        session::Event::Established { resumed } => Output::Established { resumed },
+        session::Event::Message(message) => {
+            Output::Message { cost: message.cost(), message: from_session(message) }
+        }
+        session::Event::Acknowledged { .. } => Output::Acknowledged,
+        session::Event::TooLargeForPeer { messages, .. } => {
+            Output::TooLargeForPeer(from_session_all(messages))
+        }
+        session::Event::Reset { unacknowledged } => {
+            Output::Reset(from_session_all(unacknowledged))
+        }
+        session::Event::PeerClosing { .. } => Output::PeerClosing,
+        session::Event::Closed { code, reason, unacknowledged } => {
+            Output::Closed { code, reason, unacknowledged: from_session_all(unacknowledged) }
+        }
+        session::Event::WireFailed(error) => Output::WireFailed(error),
+        session::Event::GaveUp { error, unacknowledged } => {
+            Output::GaveUp { error, unacknowledged: from_session_all(unacknowledged) }
+        }
+        _ => Output::Acknowledged,
+    }
+}
+
+fn from_session(message: session::Message) -> Message {
+    Message {
+        id: Some(MessageId(message.id.value())),
+        reply_to: message.reply_to.map(|id| MessageId(id.value())),
+        lane: message.lane,
+        data: message.data,
+        tls: None,
+    }
+}
+
+fn from_session_all(messages: Vec<session::Message>) -> Vec<Message> {
+    messages.into_iter().map(from_session).collect()
+}
+
+fn from_frame(message: frame::Message) -> Message {
+    Message {
+        id: Some(MessageId(message.id.value())).filter(|id| id.0 != 0),
+        reply_to: message.reply_to.map(|id| MessageId(id.value())),
+        lane: Lane::NORMAL,
+        data: message.data,
+        tls: None,
+    }
+}
+
+fn session_limits(options: &Plain) -> session::Limits {
+    session::Limits {
+        max_bytes: options.send_queue_bytes,
+        max_messages: options.send_queue_messages,
+        max_message: options.max_message,
+        fragment: options.fragment_size,
+    }
+}
+
+/// The session's parameters from the configuration.
+pub(crate) fn session_config(options: &Plain) -> session::Config {
+    session::Config {
+        limits: session_limits(options),
+        max_message: options.max_message,
+        window: options.receive_window,
+        ack_delay: options.ack_delay,
+        ack_bytes: (128 << 10).min(options.receive_window / 4),
+        keep_alive: Some(options.keep_alive),
+        ping_timeout: options.silence_limit.saturating_sub(options.keep_alive),
+        handshake_timeout: options.connect_timeout,
+        redial_window: options.redial_window,
+        close_timeout: options.close_timeout,
+    }
+}
+
+fn frame_config(options: &Plain) -> frame::Config {
+    let mut config = frame::Config::default();
+    config.queue_messages = options.ftcp_queue_depth;
+    config.queue_bytes = options.send_queue_bytes;
+    config.resend = options.ftcp_resend;
+    config
+}

@@ -1,0 +1,508 @@
+//! Dialing: how a connection gets its first link, and each further one.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use towline_proto::redial::{Action, Policy, Redial};
+use towline_proto::session::{Session, SessionId};
+
+use crate::address::Address;
+use crate::connection::{Addresses, Shared};
+use crate::engine::{Engine, session_config};
+use crate::error::{ConnectError, Ended, WireError, display_peer};
+use crate::handler::{Event, Redialing};
+
+use super::core::{Core, Origin};
+use super::link::{Link, LinkKey, Owner};
+use super::{CoreKey, Dial, Runtime, Timed, resolve};
+
+/// The dialing half of a connection: which addresses, and how they are doing.
+pub(super) struct Dialing {
+    addresses: Addresses,
+    redial: Redial,
+    lost_at: Instant,
+    head_start: Duration,
+    active: Vec<Attempt>,
+    /// The address of the present or last link.
+    present: Option<usize>,
+    /// Which addresses have failed since the first dial, while there was no connection yet.
+    failed: Box<[bool]>,
+    last: Box<str>,
+    pub(super) dials: u64,
+}
+
+/// A dial of one address: a race among what its host resolved to.
+struct Attempt {
+    address: usize,
+    waiting: VecDeque<SocketAddr>,
+    running: usize,
+    next_at: Option<Instant>,
+    last: Option<(SocketAddr, WireError)>,
+}
+
+impl Dialing {
+    /// When `poll_dialing` is next due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let starts = self.active.iter().filter_map(|attempt| attempt.next_at);
+        starts.chain(self.redial.poll_timeout()).min()
+    }
+
+    pub(super) fn last_address(&self) -> &str {
+        &self.last
+    }
+
+    pub(super) fn present_address(&self) -> Option<&Address> {
+        self.present.and_then(|index| self.addresses.get(index))
+    }
+
+    /// The present link carries messages.
+    pub(super) fn established(&mut self, now: Instant) {
+        if let Some(address) = self.present {
+            self.redial.handle_established(now, address);
+        }
+    }
+
+    fn attempt(&mut self, address: usize) -> Option<&mut Attempt> {
+        self.active.iter_mut().find(|attempt| attempt.address == address)
+    }
+}
+
+impl Runtime {
+    /// Begins a connection that an application asked for.
+    pub(super) fn dial(&mut self, dial: Dial) {
+        let key = self.insert_dial(dial);
+        if self.stopping.is_some() {
+            return self.end_stopped(key);
+        }
+        self.poll_dialing(key);
+        self.serve(key);
+    }
+
+    pub(super) fn insert_dial(&mut self, dial: Dial) -> CoreKey {
+        let Dial { shared, addresses, handler } = dial;
+        let options = &shared.config.0.plain;
+        let policy = Policy {
+            base: options.backoff,
+            cap: options.backoff_cap,
+            window: options.redial_window,
+            head_start: options.head_start,
+            dial_timeout: options.connect_timeout,
+        };
+        let mut redial = Redial::new(policy, addresses.len(), random_u64());
+        redial.start(self.now);
+        let dialing = Dialing {
+            redial,
+            lost_at: self.now,
+            head_start: options.head_start,
+            active: Vec::new(),
+            present: None,
+            failed: addresses.iter().map(|_| false).collect(),
+            last: addresses.first().map(ToString::to_string).unwrap_or_default().into(),
+            addresses,
+            dials: 0,
+        };
+        let session = dialing.addresses.first().is_some_and(|address| address.wire().has_session());
+        let engine = match session {
+            true => {
+                let config = Arc::new(session_config(options));
+                let id = SessionId(random_bytes());
+                Engine::Session(Box::new(Session::client(config, id, self.now)))
+            }
+            false => Engine::ftcp(options),
+        };
+        let origin = Origin::Dialed(Box::new(dialing));
+        self.insert_core(Core::new(shared, handler, engine, origin))
+    }
+
+    pub(super) fn insert_core(&mut self, core: Core) -> CoreKey {
+        let shared = Arc::clone(&core.shared);
+        let key = self.cores.insert(core);
+        shared.slot.store(key as u32, Ordering::Release);
+        self.thread.load.fetch_add(1, Ordering::Relaxed);
+        key
+    }
+
+    /// Does what is due by now.
+    pub(super) fn poll_dialing(&mut self, key: CoreKey) {
+        let now = self.now;
+        self.poll_attempts(key);
+        loop {
+            let Some(core) = self.cores.get_mut(key) else { return };
+            let Origin::Dialed(dialing) = &mut core.origin else { return };
+            match dialing.redial.poll(now) {
+                None => return,
+                Some(Action::Dial { address, attempt }) => self.begin(key, address, attempt),
+                Some(Action::Cancel { address }) => self.cancel(key, address),
+                Some(_) => return self.give_up(key),
+            }
+        }
+    }
+
+    /// Starts the next of a host's addresses where the running ones have had their head start.
+    fn poll_attempts(&mut self, key: CoreKey) {
+        let now = self.now;
+        let Some(core) = self.cores.get_mut(key) else { return };
+        let Origin::Dialed(dialing) = &mut core.origin else { return };
+        let due: Vec<usize> = dialing
+            .active
+            .iter()
+            .filter(|attempt| attempt.next_at.is_some_and(|at| at <= now))
+            .map(|attempt| attempt.address)
+            .collect();
+        for address in due {
+            self.next_candidate(key, address);
+        }
+    }
+
+    fn begin(&mut self, key: CoreKey, index: usize, attempt: u64) {
+        let now = self.now;
+        let Some(core) = self.cores.get_mut(key) else { return };
+        let born = core.born;
+        let Origin::Dialed(dialing) = &mut core.origin else { return };
+        let Some(address) = dialing.addresses.get(index).cloned() else { return };
+        dialing.dials += 1;
+        dialing.active.retain(|attempt| attempt.address != index);
+        dialing.active.push(Attempt {
+            address: index,
+            waiting: VecDeque::new(),
+            running: 0,
+            next_at: None,
+            last: None,
+        });
+        if born {
+            let since = now.saturating_duration_since(dialing.lost_at);
+            let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
+            core.tell(Event::Redialing(Redialing { attempt, address: address.clone(), since }));
+        }
+        match address.host().parse() {
+            Ok(ip) => self.candidates(key, index, vec![SocketAddr::new(ip, address.port())]),
+            Err(_) => {
+                let Some(core) = self.cores.get(key) else { return };
+                let shared = Arc::clone(&core.shared);
+                resolve::resolve(shared, index, address.host().to_owned(), address.port());
+            }
+        }
+    }
+
+    /// A host's addresses are known.
+    pub(super) fn resolved(
+        &mut self,
+        shared: &Arc<Shared>,
+        index: usize,
+        result: std::io::Result<Vec<SocketAddr>>,
+    ) {
+        let key = shared.slot.load(Ordering::Acquire) as CoreKey;
+        let Some(core) = self.cores.get_mut(key) else { return };
+        if !Arc::ptr_eq(&core.shared, shared) {
+            return;
+        }
+        let Origin::Dialed(dialing) = &mut core.origin else { return };
+        let host = dialing.addresses.get(index).map(|a| a.host().into()).unwrap_or_default();
+        if dialing.attempt(index).is_none() {
+            return;
+        }
+        let reason = match result {
+            Ok(found) if !found.is_empty() => {
+                self.candidates(key, index, found);
+                return self.serve(key);
+            }
+            Ok(_) => "it has no addresses".into(),
+            Err(error) => error.to_string().into(),
+        };
+        self.attempt_failed(key, index, None, WireError::Resolve { host, reason });
+        self.serve(key);
+    }
+
+    fn candidates(&mut self, key: CoreKey, index: usize, found: Vec<SocketAddr>) {
+        if let Some(core) = self.cores.get_mut(key)
+            && let Origin::Dialed(dialing) = &mut core.origin
+            && let Some(attempt) = dialing.attempt(index)
+        {
+            attempt.waiting = found.into();
+        }
+        self.next_candidate(key, index);
+    }
+
+    fn next_candidate(&mut self, key: CoreKey, index: usize) {
+        let now = self.now;
+        let Some(core) = self.cores.get_mut(key) else { return };
+        let Origin::Dialed(dialing) = &mut core.origin else { return };
+        let head_start = dialing.head_start;
+        let Some(attempt) = dialing.attempt(index) else { return };
+        attempt.next_at = None;
+        let Some(to) = attempt.waiting.pop_front() else { return };
+        attempt.running += 1;
+        if !attempt.waiting.is_empty() {
+            attempt.next_at = Some(now + head_start);
+        }
+        if let Err(error) = self.start(key, index, to) {
+            self.candidate_failed(key, index, Some(to), error.into());
+        }
+    }
+
+    fn start(&mut self, key: CoreKey, index: usize, to: SocketAddr) -> std::io::Result<()> {
+        let Some(core) = self.cores.get(key) else { return Ok(()) };
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+        let timeout = core.shared.config.0.plain.connect_timeout;
+        prepare(&socket, core.engine.is_ftcp(), &core.shared)?;
+        let entry = self.links.vacant_entry();
+        let link_key = LinkKey(entry.key());
+        let id = self.driver.connect(socket, &to.into(), link_key.0 as u64)?;
+        let mut link = Link::new(id, Owner::Dial { core: key, address: index });
+        let deadline = self.now + timeout;
+        link.peer = Some(to);
+        link.deadline = Some(deadline);
+        entry.insert(link);
+        self.arm(deadline, Timed::Link(link_key));
+        Ok(())
+    }
+
+    /// A socket is connected, or not.
+    pub(super) fn connected(&mut self, link_key: LinkKey, result: std::io::Result<()>) {
+        if let Err(error) = result {
+            return self.link_failed(link_key, error.into());
+        }
+        let Some(link) = self.links.get_mut(link_key.0) else { return };
+        link.local = self.driver.local_addr(link.socket);
+        let Owner::Dial { core, address } = link.owner else { return };
+        match self.secure(link_key, core, address) {
+            Ok(true) => self.receive(link_key, None),
+            Ok(false) => self.link_up(link_key, core, address),
+            Err(error) => self.link_failed(link_key, error),
+        }
+    }
+
+    /// Begins TLS where the address asks for it; `false` when it does not.
+    #[cfg(feature = "tls")]
+    fn secure(&mut self, key: LinkKey, core: CoreKey, address: usize) -> Result<bool, WireError> {
+        let Some(core) = self.cores.get(core) else { return Ok(false) };
+        let Origin::Dialed(dialing) = &core.origin else { return Ok(false) };
+        let Some(address) = dialing.addresses.get(address) else { return Ok(false) };
+        if !address.wire().is_encrypted() {
+            return Ok(false);
+        }
+        let config = core.shared.config.tls_client().map_err(WireError::Tls)?;
+        let name = core.shared.config.0.plain.server_name.as_deref().unwrap_or(address.host());
+        let tls = towline_proto::tls::Stream::client(config, name)
+            .map_err(|error| WireError::Tls(Arc::new(error)))?;
+        if let Some(link) = self.links.get_mut(key.0) {
+            link.tls = Some(Box::new(tls));
+        }
+        self.write(key, false)?;
+        Ok(true)
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn secure(&mut self, _: LinkKey, _: CoreKey, _: usize) -> Result<bool, WireError> {
+        Ok(false)
+    }
+
+    /// A dialed link has its handshakes behind it: it becomes the connection's, and the others are given up.
+    pub(super) fn link_up(&mut self, link_key: LinkKey, key: CoreKey, address: usize) {
+        let now = self.now;
+        self.abandon_dials_of(key, Some(link_key));
+        self.attach(key, link_key);
+        let Some(core) = self.cores.get_mut(key) else { return };
+        let Origin::Dialed(dialing) = &mut core.origin else { return };
+        dialing.present = Some(address);
+        let present = dialing.addresses.get(address).cloned();
+        if let Some(address) = &present {
+            dialing.last = address.to_string().into();
+            core.shared.link().wire = address.wire();
+        }
+        core.engine.handle_open(now);
+        if core.engine.is_ftcp() {
+            dialing.established(now);
+            let resumed = core.born;
+            let connected = core.describe(resumed);
+            core.establish(connected);
+        }
+        self.serve(key);
+    }
+
+    /// One of a dial's sockets failed.
+    pub(super) fn dial_failed(&mut self, key: CoreKey, index: usize, error: WireError) {
+        self.candidate_failed(key, index, None, error);
+        self.serve(key);
+    }
+
+    fn candidate_failed(
+        &mut self,
+        key: CoreKey,
+        index: usize,
+        to: Option<SocketAddr>,
+        error: WireError,
+    ) {
+        let Some(core) = self.cores.get_mut(key) else { return };
+        let Origin::Dialed(dialing) = &mut core.origin else { return };
+        let Some(attempt) = dialing.attempt(index) else { return };
+        attempt.running = attempt.running.saturating_sub(1);
+        if !attempt.waiting.is_empty() {
+            attempt.last = to.map(|to| (to, error));
+            return self.next_candidate(key, index);
+        }
+        if attempt.running == 0 {
+            self.attempt_failed(key, index, to, error);
+        }
+    }
+
+    /// An address failed with everything that it resolved to.
+    fn attempt_failed(
+        &mut self,
+        key: CoreKey,
+        index: usize,
+        to: Option<SocketAddr>,
+        error: WireError,
+    ) {
+        let now = self.now;
+        let Some(core) = self.cores.get_mut(key) else { return };
+        core.last_error = Some(error.clone());
+        let born = core.born;
+        let Origin::Dialed(dialing) = &mut core.origin else { return };
+        dialing.active.retain(|attempt| attempt.address != index);
+        dialing.redial.handle_failed(now, index);
+        if let Some(address) = dialing.addresses.get(index) {
+            dialing.last = display_peer(&address.to_string(), to);
+        }
+        tracing::debug!(address = %dialing.last, %error, "a dial failed");
+        if born {
+            return;
+        }
+        if let Some(failed) = dialing.failed.get_mut(index) {
+            *failed = true;
+        }
+        if dialing.failed.iter().all(|failed| *failed) {
+            self.never_connected(key, error);
+        }
+    }
+
+    fn never_connected(&mut self, key: CoreKey, error: WireError) {
+        let Some(core) = self.cores.get_mut(key) else { return };
+        let Origin::Dialed(dialing) = &core.origin else { return };
+        let address = dialing.last.clone();
+        let unacknowledged = core.engine.abort();
+        let error = Box::new(ConnectError::Wire { address, error });
+        self.end(key, Ended::NeverConnected(error), unacknowledged);
+    }
+
+    /// A dial has taken too long.
+    fn cancel(&mut self, key: CoreKey, index: usize) {
+        let timeout = match self.cores.get(key) {
+            Some(core) => core.shared.config.0.plain.connect_timeout,
+            None => return,
+        };
+        let stale: Vec<LinkKey> = self.dial_links(key, Some(index));
+        for link in stale {
+            self.close_link(link);
+        }
+        self.attempt_failed(key, index, None, WireError::TimedOut(timeout));
+    }
+
+    fn give_up(&mut self, key: CoreKey) {
+        let Some(core) = self.cores.get_mut(key) else { return };
+        let error = core.last_error.clone().unwrap_or(WireError::End);
+        if !core.born {
+            return self.never_connected(key, error);
+        }
+        core.tell(Event::GaveUp(error.clone()));
+        let Some(core) = self.cores.get_mut(key) else { return };
+        let unacknowledged = core.engine.abort();
+        self.end(key, Ended::Lost(error), unacknowledged);
+    }
+
+    /// The wire is lost, or never came to carry messages: dial again.
+    pub(super) fn redial(&mut self, key: CoreKey, was_up: bool, error: WireError) {
+        let now = self.now;
+        let Some(core) = self.cores.get_mut(key) else { return };
+        let born = core.born;
+        let Origin::Dialed(dialing) = &mut core.origin else { return };
+        if was_up {
+            dialing.lost_at = now;
+            dialing.redial.start(now);
+        } else if let Some(address) = dialing.present {
+            if !born {
+                return self.attempt_failed(key, address, None, error);
+            }
+            dialing.redial.handle_failed(now, address);
+        }
+        self.poll_dialing(key);
+    }
+
+    fn dial_links(&self, key: CoreKey, index: Option<usize>) -> Vec<LinkKey> {
+        let belongs = |owner: &Owner| match owner {
+            Owner::Dial { core, address } => *core == key && index.is_none_or(|i| i == *address),
+            _ => false,
+        };
+        self.links
+            .iter()
+            .filter(|(_, link)| belongs(&link.owner))
+            .map(|(key, _)| LinkKey(key))
+            .collect()
+    }
+
+    fn abandon_dials_of(&mut self, key: CoreKey, but: Option<LinkKey>) {
+        let Some(core) = self.cores.get_mut(key) else { return };
+        let Origin::Dialed(dialing) = &mut core.origin else { return };
+        // Looking through all links is worth it only while there is a race.
+        let racing: usize = dialing.active.iter().map(|attempt| attempt.running).sum();
+        dialing.active.clear();
+        if racing <= usize::from(but.is_some()) {
+            return;
+        }
+        for link in self.dial_links(key, None) {
+            if Some(link) != but {
+                self.close_link(link);
+            }
+        }
+    }
+
+    /// The connection is over: its dials are too. Called when it has left its place already.
+    pub(super) fn abandon_dials(&mut self, key: CoreKey, core: &mut Core) {
+        let Origin::Dialed(dialing) = &mut core.origin else { return };
+        dialing.redial.stop();
+        if dialing.active.drain(..).any(|attempt| attempt.running > 0) {
+            for link in self.dial_links(key, None) {
+                self.close_link(link);
+            }
+        }
+    }
+}
+
+/// Options of a socket before it is used.
+pub(super) fn prepare(socket: &Socket, ftcp: bool, shared: &Shared) -> std::io::Result<()> {
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    let options = &shared.config.0.plain;
+    if !ftcp {
+        return Ok(());
+    }
+    if let Some(interval) = options.tcp_keep_alive {
+        let probes = TcpKeepalive::new().with_time(interval).with_interval(interval).with_retries(3);
+        socket.set_tcp_keepalive(&probes)?;
+    }
+    #[cfg(target_os = "linux")]
+    if let Some(timeout) = options.tcp_user_timeout {
+        socket.set_tcp_user_timeout(Some(timeout))?;
+    }
+    Ok(())
+}
+
+/// Strong randomness from the system: session ids are secrets.
+pub(super) fn random_bytes() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    if let Err(error) = getrandom::fill(&mut bytes) {
+        // Without randomness no session is safe to name: this is a broken system, not a case to go on from.
+        tracing::error!(%error, "the system gives no randomness");
+        std::process::abort();
+    }
+    bytes
+}
+
+fn random_u64() -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = random_bytes();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}

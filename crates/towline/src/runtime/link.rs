@@ -1,0 +1,391 @@
+//! Links: one socket each, perhaps with TLS over it, and to whom it belongs at the moment.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use socket2::Socket;
+use towline_io::{Received, SocketId};
+use towline_proto::session::Handshake;
+
+use crate::error::WireError;
+use crate::listener::ListenerShared;
+use crate::tls::TlsState;
+
+use super::accept::Resume;
+use super::{CoreKey, Runtime, Timed};
+
+/// A link's place in its thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LinkKey(pub(super) usize);
+
+/// To whom a link belongs.
+pub(super) enum Owner {
+    /// A dial of this connection to the address of this index.
+    Dial { core: CoreKey, address: usize },
+    /// A peer that has not said yet who it is.
+    Accepting { listener: Arc<ListenerShared>, handshake: Handshake },
+    /// A connection, whose present link it is.
+    Core(CoreKey),
+    /// Nobody: its last words are on their way.
+    Lingering,
+    /// On its way to the thread where its session lives.
+    Leaving(Option<Box<Resume>>),
+    /// Nobody: closed, and the driver has yet to say so.
+    Closing,
+}
+
+/// One socket in this thread's driver.
+pub(super) struct Link {
+    pub(super) socket: SocketId,
+    pub(super) owner: Owner,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<Box<towline_proto::tls::Stream>>,
+    pub(super) state: Option<TlsState>,
+    pub(super) local: Option<SocketAddr>,
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) deadline: Option<Instant>,
+    pub(super) receiving: bool,
+    /// A reported send is outstanding: its completion asks for more.
+    pub(super) sending: bool,
+    /// Plain bytes handed to the kernel, for wires whose transport's acknowledgements count.
+    pub(super) given: u64,
+}
+
+/// How long a link may take for its last words.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How many bytes a peer may still send to a link that only lingers.
+const LINGER_INPUT: u64 = 16 << 20;
+
+impl Link {
+    pub(super) fn new(socket: SocketId, owner: Owner) -> Link {
+        Link {
+            socket,
+            owner,
+            #[cfg(feature = "tls")]
+            tls: None,
+            state: None,
+            local: None,
+            peer: None,
+            deadline: None,
+            receiving: false,
+            sending: false,
+            given: 0,
+        }
+    }
+
+    /// Whether a stopping thread should wait for it.
+    pub(super) fn has_last_words(&self) -> bool {
+        matches!(self.owner, Owner::Lingering | Owner::Leaving(_))
+    }
+
+    /// Whether the handshake of TLS, if there is TLS, is behind it.
+    pub(super) fn is_secured(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return !tls.is_handshaking();
+        }
+        true
+    }
+
+    /// What came from the socket, turned into what the engine is to see.
+    fn open(&mut self, input: BytesMut, out: &mut Vec<Bytes>) -> Result<(), WireError> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &mut self.tls {
+            let result = tls.handle_input(input, out);
+            while let Some(event) = tls.poll_event() {
+                if let towline_proto::tls::Event::HandshakeDone(state) = event {
+                    self.state = Some(state);
+                }
+            }
+            return result.map_err(|error| WireError::Tls(Arc::new(error)));
+        }
+        out.push(input.freeze());
+        Ok(())
+    }
+
+    /// What the engine wrote, turned into what the socket is to send.
+    fn seal(&mut self, plaintext: &mut Vec<Bytes>, out: &mut Vec<Bytes>) -> Result<(), WireError> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &mut self.tls {
+            let result = match plaintext.is_empty() {
+                true => Ok(()),
+                false => tls.seal(plaintext),
+            };
+            plaintext.clear();
+            tls.poll_transmit(out);
+            return result.map_err(|error| WireError::Tls(Arc::new(error)));
+        }
+        out.append(plaintext);
+        Ok(())
+    }
+
+    /// What an end of the stream means here.
+    fn end(&mut self) -> WireError {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &mut self.tls
+            && tls.is_handshaking()
+            && let Err(error) = tls.handle_end()
+        {
+            return WireError::Tls(Arc::new(error));
+        }
+        WireError::End
+    }
+
+    fn wants_write(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return tls.wants_write();
+        }
+        false
+    }
+}
+
+impl Runtime {
+    /// Starts a receive unless one is outstanding.
+    pub(super) fn receive(&mut self, key: LinkKey, direct: Option<(BytesMut, usize)>) {
+        let Some(link) = self.links.get_mut(key.0) else { return };
+        if link.receiving {
+            return;
+        }
+        let issued = match direct {
+            Some((buffer, want)) => self.driver.recv_into(link.socket, buffer, want),
+            None => self.driver.recv(link.socket),
+        };
+        link.receiving = issued.is_ok();
+    }
+
+    /// Writes the plaintext in the scratch buffer, sealed if need be. With `report`, a completion says when it is gone.
+    pub(super) fn write(&mut self, key: LinkKey, report: bool) -> Result<(), WireError> {
+        let Some(link) = self.links.get_mut(key.0) else { return Ok(()) };
+        let scratch = &mut self.scratch;
+        link.given += scratch.plaintext.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+        let sealed = link.seal(&mut scratch.plaintext, &mut scratch.wire);
+        if !scratch.wire.is_empty() {
+            let wire = scratch.wire.drain(..);
+            let issued = match report {
+                true => self.driver.send(link.socket, wire),
+                false => self.driver.post(link.socket, wire),
+            };
+            link.sending |= report && issued.is_ok();
+            if issued.is_err() {
+                return Err(WireError::End);
+            }
+        }
+        sealed
+    }
+
+    pub(super) fn received(&mut self, key: LinkKey, received: Received) {
+        let Some(link) = self.links.get_mut(key.0) else { return };
+        link.receiving = false;
+        if matches!(link.owner, Owner::Lingering) {
+            return self.linger_input(key, received);
+        }
+        if let Owner::Core(core) = link.owner
+            && let Some(direct) = received.direct
+        {
+            let now = self.now;
+            if let Some(core) = self.cores.get_mut(core) {
+                core.engine.handle_direct(now, direct);
+            }
+        }
+        if received.pooled.is_empty() {
+            self.driver.recycle_mut(received.pooled);
+        } else {
+            self.input(key, received.pooled);
+        }
+        if received.end {
+            self.link_ended(key);
+        } else {
+            self.proceed(key);
+        }
+    }
+
+    /// Bytes from the socket go through TLS to whoever owns the link.
+    fn input(&mut self, key: LinkKey, input: BytesMut) {
+        let Some(link) = self.links.get_mut(key.0) else { return };
+        let mut plaintext = std::mem::take(&mut self.scratch.plaintext);
+        let opened = link.open(input, &mut plaintext);
+        for data in plaintext.drain(..) {
+            self.take_in(key, data);
+        }
+        self.scratch.plaintext = plaintext;
+        if let Err(error) = opened {
+            // The alert that tells the peer.
+            self.write(key, false).ok();
+            self.link_failed(key, error);
+        }
+    }
+
+    fn take_in(&mut self, key: LinkKey, data: Bytes) {
+        let Some(link) = self.links.get_mut(key.0) else { return };
+        match &mut link.owner {
+            Owner::Core(core) => {
+                let core = *core;
+                self.engine_input(core, data);
+            }
+            Owner::Accepting { .. } => self.greeting(key, data),
+            Owner::Leaving(Some(resume)) => resume.push(data),
+            _ => {}
+        }
+    }
+
+    /// Something came in on a link: its owner goes on.
+    fn proceed(&mut self, key: LinkKey) {
+        let Some(link) = self.links.get(key.0) else { return };
+        let writes = link.wants_write();
+        let secured = link.is_secured();
+        if writes && let Err(error) = self.write(key, false) {
+            return self.link_failed(key, error);
+        }
+        let Some(link) = self.links.get(key.0) else { return };
+        match link.owner {
+            Owner::Core(core) => self.serve(core),
+            Owner::Dial { core, address } if secured => self.link_up(key, core, address),
+            Owner::Accepting { .. } if secured => self.accept_secured(key),
+            Owner::Dial { .. } | Owner::Accepting { .. } | Owner::Lingering => {
+                self.receive(key, None);
+            }
+            Owner::Leaving(_) | Owner::Closing => {}
+        }
+    }
+
+    pub(super) fn receive_failed(&mut self, key: LinkKey, error: std::io::Error) {
+        if let Some(link) = self.links.get_mut(key.0) {
+            link.receiving = false;
+            // Cancelled for leaving or closing, which is not a failure.
+            if !matches!(link.owner, Owner::Leaving(_) | Owner::Closing) {
+                self.link_failed(key, error.into());
+            }
+        }
+    }
+
+    /// The peer will send no more.
+    fn link_ended(&mut self, key: LinkKey) {
+        if let Some(link) = self.links.get_mut(key.0) {
+            let error = link.end();
+            self.link_failed(key, error);
+        }
+    }
+
+    pub(super) fn sent(&mut self, key: LinkKey) {
+        let Some(link) = self.links.get_mut(key.0) else { return };
+        link.sending = false;
+        if let Owner::Core(core) = link.owner {
+            self.serve(core);
+        }
+    }
+
+    /// The link is of no more use: it closes, and its owner is told.
+    pub(super) fn link_failed(&mut self, key: LinkKey, error: WireError) {
+        let Some(link) = self.links.get_mut(key.0) else { return };
+        match std::mem::replace(&mut link.owner, Owner::Closing) {
+            Owner::Core(core) => {
+                link.owner = Owner::Core(core);
+                self.wire_lost(core, key, error);
+            }
+            Owner::Dial { core, address } => {
+                self.close_link(key);
+                self.dial_failed(core, address, error);
+            }
+            Owner::Accepting { listener, .. } => {
+                tracing::debug!(%error, "a peer failed in its handshake");
+                self.close_link(key);
+                self.handshake_over(&listener);
+            }
+            Owner::Lingering | Owner::Leaving(_) => self.close_link(key),
+            Owner::Closing => {}
+        }
+    }
+
+    /// Closes the socket now. The place is free when the driver says that it is closed.
+    pub(super) fn close_link(&mut self, key: LinkKey) {
+        if let Some(link) = self.links.get_mut(key.0) {
+            link.owner = Owner::Closing;
+            let socket = link.socket;
+            self.driver.close(socket);
+        }
+    }
+
+    pub(super) fn link_closed(&mut self, key: LinkKey) {
+        self.links.try_remove(key.0);
+    }
+
+    /// Lets the last words out: what is queued is sent, then the end of the stream, and the socket closes when the
+    /// peer has closed too or the time is over. Closing at once could destroy words that the peer has not read.
+    pub(super) fn linger(&mut self, key: LinkKey) {
+        let Some(link) = self.links.get_mut(key.0) else { return };
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &mut link.tls {
+            tls.close();
+        }
+        link.owner = Owner::Lingering;
+        link.given = 0;
+        let deadline = self.now + LINGER;
+        link.deadline = Some(deadline);
+        let socket = link.socket;
+        self.scratch.plaintext.clear();
+        if self.write(key, false).is_err() {
+            return self.close_link(key);
+        }
+        self.driver.shutdown_write(socket);
+        self.arm(deadline, Timed::Link(key));
+        self.receive(key, None);
+    }
+
+    fn linger_input(&mut self, key: LinkKey, received: Received) {
+        let Some(link) = self.links.get_mut(key.0) else { return };
+        link.given += received.len() as u64;
+        let over = received.end || link.given > LINGER_INPUT;
+        self.driver.recycle_mut(received.pooled);
+        match over {
+            true => self.close_link(key),
+            false => self.receive(key, None),
+        }
+    }
+
+    pub(super) fn link_timeout(&mut self, key: LinkKey, at: Instant) {
+        let Some(link) = self.links.get_mut(key.0) else { return };
+        if link.deadline != Some(at) {
+            return;
+        }
+        link.deadline = None;
+        match link.owner {
+            Owner::Lingering => self.close_link(key),
+            Owner::Accepting { .. } | Owner::Dial { .. } => {
+                let after = self.link_patience(key);
+                self.link_failed(key, WireError::TimedOut(after));
+            }
+            _ => {}
+        }
+    }
+
+    fn link_patience(&self, key: LinkKey) -> Duration {
+        match self.links.get(key.0).map(|link| &link.owner) {
+            Some(Owner::Accepting { listener, .. }) => {
+                listener.endpoint.config.0.plain.connect_timeout
+            }
+            Some(Owner::Dial { core, .. }) => self
+                .cores
+                .get(*core)
+                .map_or(Duration::ZERO, |core| core.shared.config.0.plain.connect_timeout),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// The socket is out of this driver: it goes to the thread of its session.
+    pub(super) fn detached(&mut self, key: LinkKey, socket: Socket) {
+        let Some(link) = self.links.try_remove(key.0) else { return };
+        if let Owner::Leaving(Some(mut resume)) = link.owner {
+            resume.socket = Some(socket);
+            #[cfg(feature = "tls")]
+            {
+                resume.tls = link.tls;
+            }
+            resume.state = link.state;
+            self.forward(resume);
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The I/O thread: completions in, engines driven, submissions out.
+//!
+//! One turn of the loop takes what other threads asked for, waits, hands each completion to the link that it belongs to,
+//! and serves every connection that anything happened to. Everything here is owned by one thread; the only meeting
+//! places with others are [`Thread`]'s queue and the locks in [`Shared`].
+//!
+//! - [`link`]: one socket, perhaps with TLS, and to whom it belongs at the moment;
+//! - [`core`]: a connection: its engine, its handler, its present link;
+//! - [`dial`]: how a connection gets a link; [`accept`]: how a link gets a connection.
+
+mod accept;
+mod core;
+mod dial;
+mod link;
+mod resolve;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use slab::Slab;
+use socket2::Socket;
+use towline_io::{Completion, Driver, Event, SocketId};
+
+use crate::connection::{Addresses, NO_SLOT, Shared};
+use crate::context::Thread;
+use crate::handler::Handler;
+use crate::listener::ListenerShared;
+use crate::message::Message;
+
+use self::accept::{ListenerCore, Resume};
+use self::core::Core;
+use self::link::{Link, LinkKey};
+
+/// A connection's place in its thread.
+pub(crate) type CoreKey = usize;
+
+/// A new connection to dial.
+pub(crate) struct Dial {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) addresses: Addresses,
+    pub(crate) handler: Option<Box<dyn Handler>>,
+}
+
+/// What other threads tell an I/O thread.
+pub(crate) enum Command {
+    /// Make this connection.
+    Dial(Box<Dial>),
+    /// A host's addresses, as asked for by a dial.
+    Resolved { shared: Arc<Shared>, address: usize, result: std::io::Result<Vec<SocketAddr>> },
+    /// Accept on this socket.
+    Listen { socket: Socket, listener: Arc<ListenerShared> },
+    /// Accept no more.
+    Unlisten(Arc<ListenerShared>),
+    /// A listener that was saturated may not be any more.
+    Relieve(Arc<ListenerShared>),
+    /// An accepted socket, to be served by this thread.
+    Adopt { socket: Socket, local: SocketAddr, peer: SocketAddr, listener: Arc<ListenerShared> },
+    /// A session that lives here came back on a wire that another thread accepted.
+    Resume(Box<Resume>),
+    /// The context is being dropped.
+    Stop,
+}
+
+/// What a timer is for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timed {
+    Core(CoreKey),
+    Link(LinkKey),
+}
+
+/// Buffers that are used again in every turn.
+#[derive(Default)]
+struct Scratch {
+    plaintext: Vec<Bytes>,
+    wire: Vec<Bytes>,
+    messages: Vec<Message>,
+    commands: Vec<Command>,
+    scheduled: Vec<Arc<Shared>>,
+}
+
+/// An I/O thread's state.
+pub(crate) struct Runtime {
+    thread: Arc<Thread>,
+    threads: Arc<[Arc<Thread>]>,
+    driver: Driver,
+    links: Slab<Link>,
+    cores: Slab<Core>,
+    listeners: Slab<ListenerCore>,
+    timers: BinaryHeap<Reverse<(Instant, Timed)>>,
+    scratch: Scratch,
+    /// The time at which this turn's completions were taken; engines see this one.
+    now: Instant,
+    /// When the context was dropped: the end of the time for draining.
+    stopping: Option<Instant>,
+}
+
+/// Tags of listeners have this bit, those of links do not.
+const LISTENER: u64 = 1 << 63;
+
+impl Runtime {
+    pub(crate) fn new(driver: Driver, thread: Arc<Thread>, threads: Arc<[Arc<Thread>]>) -> Runtime {
+        Runtime {
+            thread,
+            threads,
+            driver,
+            links: Slab::new(),
+            cores: Slab::new(),
+            listeners: Slab::new(),
+            timers: BinaryHeap::new(),
+            scratch: Scratch::default(),
+            now: Instant::now(),
+            stopping: None,
+        }
+    }
+
+    /// Runs until the context is dropped.
+    pub(crate) fn run(mut self) {
+        let mut completions: Vec<Completion> = Vec::new();
+        loop {
+            let busy = self.take_commands();
+            if self.is_done() {
+                break;
+            }
+            let until = match busy {
+                // Serving one connection may have scheduled another, which nobody wakes this thread for.
+                true => Some(self.now),
+                false => self.timers.peek().map(|Reverse((at, _))| *at),
+            };
+            let until = [until, self.stopping].into_iter().flatten().min();
+            if let Err(error) = self.driver.wait(until, &mut completions) {
+                tracing::error!(%error, "the I/O driver failed");
+                break;
+            }
+            self.now = Instant::now();
+            for completion in completions.drain(..) {
+                self.complete(completion);
+            }
+            self.expire_timers();
+        }
+        self.stop();
+    }
+
+    /// Does what other threads asked for; `false` when there was nothing.
+    fn take_commands(&mut self) -> bool {
+        let mut commands = std::mem::take(&mut self.scratch.commands);
+        let mut scheduled = std::mem::take(&mut self.scratch.scheduled);
+        self.thread.swap(&mut commands, &mut scheduled);
+        let busy = !commands.is_empty() || !scheduled.is_empty();
+        if busy {
+            self.now = Instant::now();
+        }
+        for command in commands.drain(..) {
+            self.command(command);
+        }
+        for shared in scheduled.drain(..) {
+            let slot = shared.slot.load(std::sync::atomic::Ordering::Acquire);
+            if slot != NO_SLOT {
+                self.serve(slot as CoreKey);
+            }
+        }
+        self.scratch.commands = commands;
+        self.scratch.scheduled = scheduled;
+        busy
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Dial(dial) => self.dial(*dial),
+            Command::Resolved { shared, address, result } => {
+                self.resolved(&shared, address, result);
+            }
+            Command::Listen { socket, listener } => self.listen(socket, listener),
+            Command::Unlisten(listener) => self.unlisten(&listener),
+            Command::Relieve(listener) => self.relieve(&listener),
+            Command::Adopt { socket, local, peer, listener } => {
+                self.adopt(socket, local, peer, listener);
+            }
+            Command::Resume(resume) => self.resume(*resume),
+            Command::Stop => self.begin_stop(),
+        }
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        let Completion { socket, tag, event, .. } = completion;
+        if tag & LISTENER != 0 {
+            return self.accepted((tag & !LISTENER) as usize, event);
+        }
+        let key = LinkKey(tag as usize);
+        if !self.links.get(key.0).is_some_and(|link| link.socket == socket) {
+            return self.discard(event);
+        }
+        match event {
+            Event::Connected(result) => self.connected(key, result),
+            Event::Received(Ok(received)) => self.received(key, received),
+            Event::Received(Err(error)) => self.receive_failed(key, error.error),
+            Event::Sent(Ok(_)) => self.sent(key),
+            Event::Sent(Err(error)) => self.link_failed(key, error.into()),
+            Event::Detached(socket) => self.detached(key, socket),
+            Event::Closed => self.link_closed(key),
+            _ => {}
+        }
+    }
+
+    /// A completion for something that is gone: only its buffer matters.
+    fn discard(&mut self, event: Event) {
+        if let Event::Received(Ok(received)) = event {
+            self.driver.recycle_mut(received.pooled);
+        }
+    }
+
+    fn expire_timers(&mut self) {
+        while let Some(Reverse((at, timed))) = self.timers.peek().copied() {
+            if at > self.now {
+                break;
+            }
+            self.timers.pop();
+            match timed {
+                Timed::Core(key) => self.core_timeout(key, at),
+                Timed::Link(key) => self.link_timeout(key, at),
+            }
+        }
+    }
+
+    fn arm(&mut self, at: Instant, timed: Timed) {
+        self.timers.push(Reverse((at, timed)));
+    }
+
+    fn begin_stop(&mut self) {
+        if self.stopping.is_some() {
+            return;
+        }
+        let listeners: Vec<_> = self.listeners.iter().map(|(_, l)| Arc::clone(&l.shared)).collect();
+        for listener in listeners {
+            self.unlisten(&listener);
+        }
+        let keys: Vec<CoreKey> = self.cores.iter().map(|(key, _)| key).collect();
+        let mut longest = Duration::ZERO;
+        for key in keys {
+            if let Some(core) = self.cores.get(key) {
+                longest = longest.max(core.shared.config.0.plain.close_timeout);
+            }
+            self.stop_core(key);
+        }
+        self.stopping = Some(Instant::now() + longest);
+    }
+
+    fn is_done(&self) -> bool {
+        let Some(deadline) = self.stopping else { return false };
+        let idle = self.cores.is_empty() && !self.links.iter().any(|(_, link)| link.has_last_words());
+        idle || Instant::now() >= deadline
+    }
+
+    fn stop(&mut self) {
+        for command in self.thread.stop() {
+            self.refuse(command);
+        }
+        let keys: Vec<CoreKey> = self.cores.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.end_stopped(key);
+        }
+    }
+
+    /// A command that came too late.
+    fn refuse(&mut self, command: Command) {
+        if let Command::Dial(dial) = command {
+            let key = self.insert_dial(*dial);
+            self.end_stopped(key);
+        }
+    }
+
+    fn socket_of(&self, key: LinkKey) -> Option<SocketId> {
+        self.links.get(key.0).map(|link| link.socket)
+    }
+}
