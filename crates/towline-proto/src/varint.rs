@@ -83,7 +83,7 @@ mod tests {
             assert_eq!(read(&out), Some((value, n)));
             for cut in 0..n {
                 assert_eq!(read(&out[..cut]), None, "{value} cut at {cut}");
-                assert_eq!(write(value, &mut out.clone()[..cut]), 0);
+                assert_eq!(write(value, &mut [0; MAX_LEN][..cut]), 0);
             }
         }
         assert_eq!(write(MAX + 1, &mut [0; MAX_LEN]), 0);

@@ -12,14 +12,24 @@
 //! [`Outgoing`] is the part that application threads touch: it encodes messages, and
 //! [`Session::enqueue`] moves them over.
 
+mod closing;
 mod config;
 mod error;
 mod event;
 mod frame;
 mod handshake;
+mod inbound;
+mod log;
 mod machine;
 mod message;
 mod outgoing;
+mod receive;
+mod transmit;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use config::{Config, ConfigError, Limits};
 pub use error::{CloseCode, Refusal, SendError, WireError};
