@@ -144,7 +144,10 @@ impl Session {
     pub(super) fn check_closed(&mut self) {
         let Some(closing) = &self.closing else { return };
         let said = closing.sent.is_some() && closing.answered;
-        if self.phase == Phase::Up && said && self.logs.iter().flatten().all(|log| log.all_acknowledged()) {
+        if self.phase == Phase::Up
+            && said
+            && self.logs.iter().flatten().all(|log| log.all_acknowledged())
+        {
             let mut out = self.final_acknowledgements();
             put_control(&mut out, kind::CLOSED, |_| {});
             self.last_words = out.freeze();

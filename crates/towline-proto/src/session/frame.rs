@@ -119,13 +119,13 @@ impl Violation {
     /// The code that tells the peer (S8.1).
     pub fn code(&self) -> CloseCode {
         match self {
-            Violation::FrameTooLarge(_) | Violation::ControlTooLarge(_) | Violation::MessageTooLarge { .. } => {
-                CloseCode::TOO_LARGE
-            }
+            Violation::FrameTooLarge(_)
+            | Violation::ControlTooLarge(_)
+            | Violation::MessageTooLarge { .. } => CloseCode::TOO_LARGE,
             Violation::WindowExceeded(_) => CloseCode::WINDOW,
-            Violation::BadAcknowledgement(_) | Violation::WindowReduced(_) | Violation::BadResume(_) => {
-                CloseCode::POSITION
-            }
+            Violation::BadAcknowledgement(_)
+            | Violation::WindowReduced(_)
+            | Violation::BadResume(_) => CloseCode::POSITION,
             Violation::NoCommonVersion { .. } => CloseCode::VERSION,
             _ => CloseCode::PROTOCOL,
         }
@@ -200,14 +200,23 @@ pub(super) fn is_data(first: u8) -> bool {
 #[inline]
 pub(super) fn decode_data(data: &[u8]) -> Result<Option<DataHeader>, Violation> {
     let Some((&first, mut rest)) = data.split_first() else { return Ok(None) };
-    let Some(lane) = Lane::new(first & LANE) else { return Err(Violation::NoSuchLane(u64::from(first & LANE))) };
+    let Some(lane) = Lane::new(first & LANE) else {
+        return Err(Violation::NoSuchLane(u64::from(first & LANE)));
+    };
     let Some((len, used)) = varint::read(rest) else { return Ok(None) };
     if len > MAX_FRAGMENT as u64 {
         return Err(Violation::FrameTooLarge(len));
     }
     rest = rest.get(used..).unwrap_or_default();
-    let mut header =
-        DataHeader { part: Part::Whole, lane, id: None, reply_to: None, len: len as usize, total: len, header: 0 };
+    let mut header = DataHeader {
+        part: Part::Whole,
+        lane,
+        id: None,
+        reply_to: None,
+        len: len as usize,
+        total: len,
+        header: 0,
+    };
     if first & (KIND | HAS_ID | HAS_REPLY) != 0 && !decode_more(first, &mut rest, &mut header)? {
         return Ok(None);
     }

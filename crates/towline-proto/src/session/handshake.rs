@@ -4,7 +4,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::error::{CloseCode, Refusal};
 use super::frame::{
-    Fields, MIN_MAX_MESSAGE, VERSION, Violation, decode_control, kind, put_control, put_int, put_reason,
+    Fields, MIN_MAX_MESSAGE, VERSION, Violation, decode_control, kind, put_control, put_int,
+    put_reason,
 };
 use super::message::{LANES, SessionId};
 

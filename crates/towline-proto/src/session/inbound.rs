@@ -154,7 +154,9 @@ impl Session {
         if welcome.epoch <= self.epoch || welcome.epoch > self.attempt {
             return Err(Violation::BadParameter);
         }
-        if let Some(lane) = Lane::ALL.into_iter().find(|lane| welcome.lanes[lane.index()].received != 0) {
+        if let Some(lane) =
+            Lane::ALL.into_iter().find(|lane| welcome.lanes[lane.index()].received != 0)
+        {
             return Err(Violation::BadResume(lane));
         }
         let known = std::mem::replace(&mut self.epoch, welcome.epoch) != 0;
@@ -188,7 +190,8 @@ impl Session {
     pub(super) fn report_freed(&mut self) {
         let freed = std::mem::take(&mut self.freed);
         if freed != Freed::default() {
-            self.events.push_back(Event::Acknowledged { bytes: freed.bytes, messages: freed.messages });
+            self.events
+                .push_back(Event::Acknowledged { bytes: freed.bytes, messages: freed.messages });
         }
     }
 }

@@ -47,7 +47,11 @@ impl Run {
     /// The payload that ends at octet `end` of the run.
     fn payload_of(&self, header: &DataHeader, end: usize) -> Bytes {
         let begin = end - header.len;
-        if begin >= self.head.len() && header.len > 0 { self.body.clone() } else { self.head.slice(begin..end) }
+        if begin >= self.head.len() && header.len > 0 {
+            self.body.clone()
+        } else {
+            self.head.slice(begin..end)
+        }
     }
 }
 
@@ -115,11 +119,15 @@ impl Log {
         if self.sent == self.end {
             return false;
         }
-        let Some(run) = self.runs.iter().skip(self.cursor.index).find(|run| run.frames > 0) else { return false };
+        let Some(run) = self.runs.iter().skip(self.cursor.index).find(|run| run.frames > 0) else {
+            return false;
+        };
         if self.cursor.position + run.charge() <= limit {
             return true;
         }
-        run.frames_from(self.cursor.skip).next().is_some_and(|(header, _)| self.sent + header.charge() <= limit)
+        run.frames_from(self.cursor.skip)
+            .next()
+            .is_some_and(|(header, _)| self.sent + header.charge() <= limit)
     }
 
     /// Hands the rest of the run at the cursor out, or as many of its frames as `limit` allows: head and body.
@@ -130,7 +138,11 @@ impl Log {
         let run = self.runs.get(self.cursor.index)?;
         let end = self.cursor.position + run.charge();
         let out = if end <= limit {
-            let head = if self.cursor.skip == 0 { run.head.clone() } else { run.head.slice(self.cursor.skip..) };
+            let head = if self.cursor.skip == 0 {
+                run.head.clone()
+            } else {
+                run.head.slice(self.cursor.skip..)
+            };
             let body = run.body.clone();
             self.sent = end;
             self.cursor = Place { index: self.cursor.index + 1, position: end, skip: 0 };
@@ -251,7 +263,8 @@ impl Log {
         for (index, run) in std::mem::take(&mut self.runs).into_iter().enumerate() {
             if place.is_none() && index >= self.cursor.index && !run.body.is_empty() {
                 // A message that can be over the limit has its runs to itself: see `Outgoing`.
-                let over = run.frames == 1 && run.frames_from(0).next().is_some_and(|(header, _)| header.total > max);
+                let over = run.frames == 1
+                    && run.frames_from(0).next().is_some_and(|(header, _)| header.total > max);
                 if over {
                     place = Some((Run::default(), Assembly::default()));
                 }
@@ -290,7 +303,13 @@ pub(super) struct Assembly {
 
 impl Assembly {
     /// Decodes a run at `position` and appends its messages that end behind `acked`; returns its charge.
-    pub(super) fn decode(&mut self, run: &Run, position: u64, acked: u64, out: &mut Vec<Unacknowledged>) -> u64 {
+    pub(super) fn decode(
+        &mut self,
+        run: &Run,
+        position: u64,
+        acked: u64,
+        out: &mut Vec<Unacknowledged>,
+    ) -> u64 {
         let mut charged = 0;
         for (header, end) in run.frames_from(0) {
             charged += header.charge();

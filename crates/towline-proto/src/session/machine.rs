@@ -265,7 +265,9 @@ impl Session {
         if self.closing.is_some() || self.phase == Phase::Ended {
             outgoing.close();
         }
-        if self.phase == Phase::Ended || self.closing.as_ref().is_some_and(|closing| closing.announced) {
+        if self.phase == Phase::Ended
+            || self.closing.as_ref().is_some_and(|closing| closing.announced)
+        {
             return;
         }
         let had = outgoing.max_message() as u64;
@@ -282,7 +284,9 @@ impl Session {
 
     /// Tells `outgoing` what room there is, as [`enqueue`](Self::enqueue) does, and moves nothing.
     pub fn update(&self, outgoing: &mut Outgoing) {
-        let held = |log: &Option<Box<Log>>| log.as_ref().map_or((0, 0), |log| (log.held().bytes, log.held().messages));
+        let held = |log: &Option<Box<Log>>| {
+            log.as_ref().map_or((0, 0), |log| (log.held().bytes, log.held().messages))
+        };
         outgoing.update(self.logs.iter().map(held), self.peer_max_message);
     }
 
@@ -294,7 +298,9 @@ impl Session {
             Phase::Up => {}
             // S2.1: said at the first octet.
             Phase::Greeting => {
-                if self.reader.is_fresh() && data.first().is_some_and(|first| !(2..=3).contains(first)) {
+                if self.reader.is_fresh()
+                    && data.first().is_some_and(|first| !(2..=3).contains(first))
+                {
                     self.violated(Violation::NotTowline);
                     return;
                 }
@@ -384,7 +390,10 @@ impl Session {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let keep_alive = if self.phase == Phase::Up { self.keep_alive_at() } else { None };
         let closing = self.closing.as_ref().and_then(|closing| closing.until);
-        [self.ack_at, self.greeting_until, keep_alive, self.give_up_at, closing].into_iter().flatten().min()
+        [self.ack_at, self.greeting_until, keep_alive, self.give_up_at, closing]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// S7.8: when to ask, or when to stop waiting for an answer.
@@ -438,7 +447,9 @@ impl Session {
 
     /// How much was acknowledged or given back: see [`Progress::reached`].
     pub fn acknowledged(&self) -> Progress {
-        Progress(std::array::from_fn(|lane| self.logs[lane].as_ref().map_or(0, |log| log.progress())))
+        Progress(std::array::from_fn(|lane| {
+            self.logs[lane].as_ref().map_or(0, |log| log.progress())
+        }))
     }
 
     /// The session's id.
@@ -632,5 +643,9 @@ impl Session {
 
 fn check_version(hello: &Hello) -> Result<(), Refusal> {
     let (min, max) = (hello.min_version, hello.max_version);
-    if (min..=max).contains(&VERSION) { Ok(()) } else { Err(Violation::NoCommonVersion { min, max }.into()) }
+    if (min..=max).contains(&VERSION) {
+        Ok(())
+    } else {
+        Err(Violation::NoCommonVersion { min, max }.into())
+    }
 }

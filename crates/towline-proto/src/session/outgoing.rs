@@ -118,7 +118,9 @@ impl Outgoing {
             Payload::Bytes(data) if len < SHARE && len <= self.limits.fragment => {
                 self.push_small(lane, id, reply_to, &data);
             }
-            Payload::Slice(data) => self.push_large(lane, id, reply_to, Bytes::copy_from_slice(data)),
+            Payload::Slice(data) => {
+                self.push_large(lane, id, reply_to, Bytes::copy_from_slice(data))
+            }
             Payload::Bytes(data) => self.push_large(lane, id, reply_to, data),
         }
         let load = &mut self.waiting[lane.index()];
@@ -133,7 +135,8 @@ impl Outgoing {
         let (waiting, held) = (&self.waiting[lane.index()], &self.held[lane.index()]);
         let messages = waiting.messages + held.messages;
         messages > 0
-            && (messages >= self.limits.max_messages || waiting.bytes + held.bytes + len > self.limits.max_bytes)
+            && (messages >= self.limits.max_messages
+                || waiting.bytes + held.bytes + len > self.limits.max_bytes)
     }
 
     #[cold]
@@ -144,7 +147,11 @@ impl Outgoing {
         } else if len > self.max_message {
             SendError::TooLarge { len, max: self.max_message }
         } else {
-            SendError::Full { lane, bytes: waiting.bytes + held.bytes, messages: waiting.messages + held.messages }
+            SendError::Full {
+                lane,
+                bytes: waiting.bytes + held.bytes,
+                messages: waiting.messages + held.messages,
+            }
         }
     }
 
@@ -263,7 +270,8 @@ impl Outgoing {
         for (slot, (bytes, messages)) in self.held.iter_mut().zip(held) {
             *slot = Load { bytes: bytes as usize, messages: messages as usize };
         }
-        self.max_message = usize::try_from(peer_max_message).unwrap_or(usize::MAX).min(self.limits.max_message);
+        self.max_message =
+            usize::try_from(peer_max_message).unwrap_or(usize::MAX).min(self.limits.max_message);
     }
 
     /// Octets of payload waiting here for `enqueue`.

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::frame::{
-    DataHeader, MAX_CONTROL_HEADER, MAX_DATA_HEADER, Part, Violation, decode_control, decode_data, is_data,
+    DataHeader, MAX_CONTROL_HEADER, MAX_DATA_HEADER, Part, Violation, decode_control, decode_data,
+    is_data,
 };
 use super::message::{Lane, Message, MessageId};
 
@@ -133,7 +134,11 @@ impl Reader {
 
     /// The next whole frame, or `None` when the input is used up.
     #[inline]
-    pub(super) fn next(&mut self, lanes: &mut Lanes, rules: &Rules) -> Result<Option<Item>, Violation> {
+    pub(super) fn next(
+        &mut self,
+        lanes: &mut Lanes,
+        rules: &Rules,
+    ) -> Result<Option<Item>, Violation> {
         loop {
             let data = self.input.get(self.at..).unwrap_or_default();
             let Some(&first) = data.first() else {
@@ -183,7 +188,12 @@ impl Reader {
 
     /// The usual case: a message that lies whole in the input.
     #[inline]
-    fn whole(&mut self, lanes: &mut Lanes, rules: &Rules, header: &DataHeader) -> Result<Item, Violation> {
+    fn whole(
+        &mut self,
+        lanes: &mut Lanes,
+        rules: &Rules,
+        header: &DataHeader,
+    ) -> Result<Item, Violation> {
         let lane = admit(lanes, rules, header)?;
         let id = identify(lane, header)?;
         lane.last_id = id.value();
@@ -239,7 +249,12 @@ impl Reader {
     }
 
     /// A frame's header is read and its payload is still to come, or part of a longer message.
-    fn begin(&mut self, lanes: &mut Lanes, rules: &Rules, header: &DataHeader) -> Result<(), Violation> {
+    fn begin(
+        &mut self,
+        lanes: &mut Lanes,
+        rules: &Rules,
+        header: &DataHeader,
+    ) -> Result<(), Violation> {
         let lane = admit(lanes, rules, header)?;
         if header.part == Part::Rest {
             let assembly = lane.assembly.as_ref().ok_or(Violation::FragmentOutOfPlace)?;
@@ -254,17 +269,23 @@ impl Reader {
             let reply_to = header.reply_to;
             lane.assembly = Some(Box::new(Assembly { buffer, settled: 0, total, id, reply_to }));
         }
-        self.body = Some(Body { lane: header.lane, remaining: header.len, charge: header.charge() });
+        self.body =
+            Some(Body { lane: header.lane, remaining: header.len, charge: header.charge() });
         Ok(())
     }
 
     /// Takes payload from the input.
     fn fill(&mut self, lanes: &mut Lanes) -> Result<Option<Item>, Violation> {
         let Some(body) = &mut self.body else { return Ok(None) };
-        let Some(lane) = lanes.get_mut(body.lane.index()).and_then(|lane| lane.as_deref_mut()) else { return Ok(None) };
+        let Some(lane) = lanes.get_mut(body.lane.index()).and_then(|lane| lane.as_deref_mut())
+        else {
+            return Ok(None);
+        };
         let Some(assembly) = &mut lane.assembly else { return Ok(None) };
         let take = body.remaining.min(self.input.len() - self.at);
-        assembly.buffer.extend_from_slice(self.input.get(self.at..self.at + take).unwrap_or_default());
+        assembly
+            .buffer
+            .extend_from_slice(self.input.get(self.at..self.at + take).unwrap_or_default());
         self.at += take;
         body.remaining -= take;
         if body.remaining > 0 {
@@ -280,7 +301,12 @@ impl Reader {
             return Ok(Some(Item::Fragment(number)));
         }
         let Some(done) = lane.assembly.take() else { return Ok(None) };
-        let message = Message { id: done.id, reply_to: done.reply_to, lane: number, data: done.buffer.freeze() };
+        let message = Message {
+            id: done.id,
+            reply_to: done.reply_to,
+            lane: number,
+            data: done.buffer.freeze(),
+        };
         lane.unconsumed += message.cost();
         Ok(Some(Item::Message(message)))
     }
@@ -325,18 +351,27 @@ impl Reader {
 
     /// Whether nothing of the wire has come yet.
     pub(super) fn is_fresh(&self) -> bool {
-        self.at >= self.input.len() && self.partial.is_empty() && self.body.is_none() && self.backlog.is_empty()
+        self.at >= self.input.len()
+            && self.partial.is_empty()
+            && self.body.is_none()
+            && self.backlog.is_empty()
     }
 }
 
 /// S3.1, S3.5, S4.4, S5.2: whether this frame may come here. Nothing is allocated for it before.
 #[inline]
-fn admit<'a>(lanes: &'a mut Lanes, rules: &Rules, header: &DataHeader) -> Result<&'a mut Incoming, Violation> {
+fn admit<'a>(
+    lanes: &'a mut Lanes,
+    rules: &Rules,
+    header: &DataHeader,
+) -> Result<&'a mut Incoming, Violation> {
     rules.data?;
     if header.total > rules.max_message {
         return Err(Violation::MessageTooLarge { len: header.total, max: rules.max_message });
     }
-    let slot = lanes.get_mut(header.lane.index()).ok_or(Violation::NoSuchLane(header.lane.index() as u64))?;
+    let slot = lanes
+        .get_mut(header.lane.index())
+        .ok_or(Violation::NoSuchLane(header.lane.index() as u64))?;
     let lane = slot.get_or_insert_with(|| Box::new(Incoming::new(rules.window)));
     if lane.received + header.charge() > lane.advertised {
         return Err(Violation::WindowExceeded(header.lane));

@@ -97,7 +97,10 @@ impl Session {
     }
 
     fn data_ready(&self) -> bool {
-        self.logs.iter().zip(&self.peer_limits).any(|(log, limit)| log.as_ref().is_some_and(|log| log.ready(*limit)))
+        self.logs
+            .iter()
+            .zip(&self.peer_limits)
+            .any(|(log, limit)| log.as_ref().is_some_and(|log| log.ready(*limit)))
     }
 
     /// Runs of frames, lane by lane, until `max_bytes` are there.
@@ -105,7 +108,9 @@ impl Session {
         let mut sent = 0;
         while sent + self.control.len() < max_bytes {
             let Some(lane) = self.next_lane() else { break };
-            let Some((head, body)) = self.logs[lane].as_mut().and_then(|log| log.take(self.peer_limits[lane])) else {
+            let Some((head, body)) =
+                self.logs[lane].as_mut().and_then(|log| log.take(self.peer_limits[lane]))
+            else {
                 break;
             };
             if head.len() <= MERGE && !self.control.is_empty() {
@@ -160,10 +165,16 @@ impl Session {
         let window = self.config.window;
         self.control.reserve(64);
         for (index, incoming) in self.incoming.iter_mut().enumerate() {
-            let Some(incoming) = incoming.as_mut().filter(|_| lanes & (1 << index) != 0) else { continue };
+            let Some(incoming) = incoming.as_mut().filter(|_| lanes & (1 << index) != 0) else {
+                continue;
+            };
             incoming.advertised = incoming.limit(window);
             incoming.acknowledged = incoming.received;
-            put_ints(&mut self.control, kind::ACK, [index as u64, incoming.received, incoming.advertised]);
+            put_ints(
+                &mut self.control,
+                kind::ACK,
+                [index as u64, incoming.received, incoming.advertised],
+            );
         }
     }
 
@@ -179,7 +190,9 @@ impl Session {
     /// The FAIL frame for this error (S7.2).
     pub(super) fn failure(&self, error: &WireError) -> Bytes {
         let mut out = BytesMut::new();
-        put_control(&mut out, kind::FAIL, |body| put_reason(body, error.code(), &error.to_string()));
+        put_control(&mut out, kind::FAIL, |body| {
+            put_reason(body, error.code(), &error.to_string())
+        });
         out.freeze()
     }
 
@@ -199,8 +212,12 @@ impl Session {
 
     fn put_welcome(&mut self) {
         let lanes = self.lane_states();
-        let welcome =
-            Welcome { version: VERSION, epoch: self.epoch, max_message: self.config.max_message as u64, lanes };
+        let welcome = Welcome {
+            version: VERSION,
+            epoch: self.epoch,
+            max_message: self.config.max_message as u64,
+            lanes,
+        };
         welcome.encode(&mut self.control);
         (self.ack_pending, self.ack_now, self.ack_at) = (0, 0, None);
     }

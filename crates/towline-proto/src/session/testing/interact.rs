@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::super::{CloseCode, Config, Event, Handshake, Lane, MessageId};
+use super::super::{CloseCode, Config, Event, Handshake, Lane, MessageId, Session};
 use super::{Delivered, End, World, small};
 
 /// Decisions out of octets; zero when they are used up.
@@ -79,7 +79,8 @@ fn act(world: &mut World, choices: &mut Choices<'_>) {
         }
         13..=20 => {
             let back = if choices.next() % 8 == 0 { choices.below(wires) } else { 0 };
-            let (to, max) = (choices.end(), 1 + choices.below([3, 60, 1000, 9000][choices.below(4)]));
+            let most = [3, 60, 1000, 9000][choices.below(4)];
+            let (to, max) = (choices.end(), 1 + choices.below(most));
             world.deliver((wires - 1).saturating_sub(back), to, max);
         }
         21 => {
@@ -101,7 +102,8 @@ fn act(world: &mut World, choices: &mut Choices<'_>) {
         }
         26 => world.advance(Duration::from_millis(choices.below(60) as u64)),
         27 => {
-            let seconds = if choices.next() % 16 == 0 { choices.below(80) } else { choices.below(12) };
+            let seconds =
+                if choices.next() % 16 == 0 { choices.below(80) } else { choices.below(12) };
             world.advance(Duration::from_secs(seconds as u64));
         }
         28 => {
@@ -124,7 +126,9 @@ fn act(world: &mut World, choices: &mut Choices<'_>) {
         }
     }
     let end = choices.end();
-    if world.side(end).session.as_ref().is_some_and(|session| session.is_ended()) && end == End::Server {
+    if world.side(end).session.as_ref().is_some_and(|session| session.is_ended())
+        && end == End::Server
+    {
         world.events(end);
     }
 }
@@ -146,7 +150,9 @@ fn rest(world: &mut World, how: u8) {
         world.drive();
         let idle = |world: &mut World, end| {
             let side = world.side(end);
-            side.session.as_ref().is_none_or(|session| session.unacknowledged() == (0, 0))
+            let idle =
+                |session: &Session| session.is_established() && session.unacknowledged() == (0, 0);
+            side.session.as_ref().is_some_and(idle)
         };
         let closing = world.client.outgoing.is_closed() || world.server.outgoing.is_closed();
         if idle(world, End::Client) && idle(world, End::Server) && !closing {
@@ -174,11 +180,22 @@ fn check_rest(world: &mut World) {
         return;
     }
     for end in [End::Client, End::Server] {
-        assert_eq!(world.ledger.pending(end), 0, "{end:?}: something was never delivered: {:?}", world.ledger);
+        assert_eq!(
+            world.ledger.pending(end),
+            0,
+            "{end:?}: something was never delivered: {:?}",
+            world.ledger
+        );
         let side = world.side(end);
         let session = side.session.as_ref().expect("both ends are there");
-        assert!(session.is_established() && session.unacknowledged() == (0, 0));
-        assert!(session.acknowledged().reached(&side.outgoing.accepted()), "flush would not return");
+        assert!(
+            session.is_established() && session.unacknowledged() == (0, 0),
+            "{end:?} never came to rest: {session:#?}"
+        );
+        assert!(
+            session.acknowledged().reached(&side.outgoing.accepted()),
+            "flush would not return"
+        );
         let violation = world.violated(end);
         assert_eq!(violation, None, "two honest ends");
     }

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    CloseCode, Config, Event, Handshake, Hello, Lane, MessageId, Outgoing, Payload, Refusal, SendError, Session,
-    SessionId, Violation, WireLoss,
+    CloseCode, Config, Event, Handshake, Hello, Lane, MessageId, Outgoing, Payload, Refusal,
+    SendError, Session, SessionId, Violation, WireLoss,
 };
 
 /// Which end.
@@ -188,8 +188,12 @@ impl World {
         let data = payload(self.ledger.next(), len);
         let outgoing = &mut self.side(end).outgoing;
         let shared = data[0] & 1 == 0;
-        let id =
-            outgoing.push(lane, None, reply_to, if shared { data.clone().into() } else { Payload::Slice(&data) })?;
+        let id = outgoing.push(
+            lane,
+            None,
+            reply_to,
+            if shared { data.clone().into() } else { Payload::Slice(&data) },
+        )?;
         self.ledger.accepted(end, lane, id, reply_to, data);
         Ok(id)
     }
@@ -258,7 +262,9 @@ impl World {
 
     /// Delivers up to `max` octets of a wire to one end, or the news that it is lost.
     pub fn deliver(&mut self, index: usize, to: End, max: usize) -> Delivered {
-        let Some(wire) = self.wires.get_mut(index).filter(|wire| !wire.hole) else { return Delivered::Nothing };
+        let Some(wire) = self.wires.get_mut(index).filter(|wire| !wire.hole) else {
+            return Delivered::Nothing;
+        };
         let attempt = wire.attempt;
         let (queue, listening, other_closed) = match to {
             End::Client => (&mut wire.down, wire.client_open, matches!(wire.socket, Socket::Gone)),
@@ -288,7 +294,9 @@ impl World {
         match to {
             End::Client => self.wires[index].client_open = false,
             End::Server => {
-                if let Socket::Greeting(_) = std::mem::replace(&mut self.wires[index].socket, Socket::Gone) {
+                if let Socket::Greeting(_) =
+                    std::mem::replace(&mut self.wires[index].socket, Socket::Gone)
+                {
                     return;
                 }
             }
@@ -336,7 +344,8 @@ impl World {
             }
             None => {
                 self.crash();
-                self.server.session = Some(Session::server(self.server.config.clone(), hello, now)?);
+                self.server.session =
+                    Some(Session::server(self.server.config.clone(), hello, now)?);
             }
         }
         for wire in &mut self.wires {
@@ -369,7 +378,10 @@ impl World {
         let session = side.session();
         if direct && let Some(mut direct) = session.direct() {
             let take = direct.want.min(octets.len());
-            assert!(direct.buffer.capacity() - direct.buffer.len() >= direct.want, "room is there already");
+            assert!(
+                direct.buffer.capacity() - direct.buffer.len() >= direct.want,
+                "room is there already"
+            );
             direct.buffer.extend_from_slice(&octets.split_to(take));
             session.handle_direct(now, direct.buffer);
         }
@@ -398,13 +410,19 @@ impl World {
                         side.unconsumed.push_back((message.lane, message.cost()));
                     }
                 }
-                Event::Acknowledged { bytes, messages } => self.ledger.acknowledged(end, bytes, messages),
+                Event::Acknowledged { bytes, messages } => {
+                    self.ledger.acknowledged(end, bytes, messages)
+                }
                 event => {
                     match &event {
                         Event::Reset { unacknowledged }
                         | Event::Closed { unacknowledged, .. }
-                        | Event::GaveUp { unacknowledged, .. } => self.ledger.returned(end, unacknowledged),
-                        Event::TooLargeForPeer { messages, .. } => self.ledger.withdrawn(end, messages),
+                        | Event::GaveUp { unacknowledged, .. } => {
+                            self.ledger.returned(end, unacknowledged)
+                        }
+                        Event::TooLargeForPeer { messages, .. } => {
+                            self.ledger.withdrawn(end, messages)
+                        }
                         _ => {}
                     }
                     side.events.push(event);
@@ -423,7 +441,10 @@ impl World {
                 && session.poll_timeout().is_some_and(|at| at <= now)
             {
                 session.handle_timeout(now);
-                assert!(session.poll_timeout().is_none_or(|at| at > now), "a timeout that is handled is over");
+                assert!(
+                    session.poll_timeout().is_none_or(|at| at > now),
+                    "a timeout that is handled is over"
+                );
                 self.events(end);
             }
         }
@@ -459,7 +480,9 @@ impl World {
             self.drive();
             let open = [End::Client, End::Server].into_iter().any(|end| {
                 let side = self.side(end);
-                side.session.as_ref().is_some_and(|session| !session.is_ended() && session.unacknowledged() != (0, 0))
+                side.session.as_ref().is_some_and(|session| {
+                    !session.is_ended() && session.unacknowledged() != (0, 0)
+                })
             });
             if !open {
                 return;
@@ -484,7 +507,10 @@ impl World {
 
     /// What ended the session at one end, if it is over.
     pub fn ended(&mut self, end: End) -> Option<&Event> {
-        self.side(end).events.iter().find(|event| matches!(event, Event::Closed { .. } | Event::GaveUp { .. }))
+        self.side(end)
+            .events
+            .iter()
+            .find(|event| matches!(event, Event::Closed { .. } | Event::GaveUp { .. }))
     }
 
     /// Closes one end in order, with everything accepted so far.

@@ -14,6 +14,8 @@ struct Flow {
     pending: VecDeque<Message>,
     /// Delivered; the last ones may still come back.
     delivered: Vec<Message>,
+    /// What was pending when its sender crashed or ended: it may still be on the wire.
+    ghosts: Vec<VecDeque<Message>>,
 }
 
 /// What both applications know.
@@ -89,6 +91,10 @@ impl Ledger {
             return;
         }
         let flow = &mut self.flows[1 - of(at)][message.lane.index()];
+        if let Some(ghost) = flow.ghosts.iter_mut().find(|ghost| ghost.front() == Some(message)) {
+            ghost.pop_front();
+            return;
+        }
         let expected = flow.pending.pop_front();
         assert_eq!(expected.as_ref(), Some(message), "delivered at {at:?}: not what comes next");
         flow.delivered.push(message.clone());
@@ -99,14 +105,26 @@ impl Ledger {
         for lane in Lane::ALL {
             let queued = self.queued[of(end)].iter().filter(|queued| **queued == lane).count();
             let flow = &mut self.flows[of(end)][lane.index()];
-            let back: Vec<&Message> = unacknowledged.iter().filter(|message| message.lane == lane).collect();
+            let back: Vec<&Message> =
+                unacknowledged.iter().filter(|message| message.lane == lane).collect();
             let enqueued = flow.pending.len() - queued;
-            assert!(back.len() >= enqueued, "{end:?} {lane:?}: {enqueued} not delivered, {} came back", back.len());
+            assert!(
+                back.len() >= enqueued,
+                "{end:?} {lane:?}: {enqueued} not delivered, {} came back",
+                back.len()
+            );
             let (maybe, surely) = back.split_at(back.len() - enqueued);
-            assert!(surely.iter().copied().eq(flow.pending.iter().take(enqueued)), "came back: not what was lost");
+            assert!(
+                surely.iter().copied().eq(flow.pending.iter().take(enqueued)),
+                "came back: not what was lost"
+            );
             let known = flow.delivered.len();
-            assert!(maybe.len() <= known && maybe.iter().copied().eq(&flow.delivered[known - maybe.len()..]));
-            flow.pending.drain(..enqueued);
+            assert!(
+                maybe.len() <= known
+                    && maybe.iter().copied().eq(&flow.delivered[known - maybe.len()..])
+            );
+            // What came back may still be on the wire: it counts as delivered or not.
+            flow.ghosts.push(flow.pending.drain(..enqueued).collect());
             // A new session begins: nothing of the old one may come back again.
             flow.delivered.clear();
         }
@@ -115,7 +133,11 @@ impl Ledger {
     pub(super) fn withdrawn(&mut self, end: End, messages: &[Message]) {
         for message in messages {
             let flow = &mut self.flows[of(end)][message.lane.index()];
-            let at = flow.pending.iter().position(|pending| pending == message).expect("withdrawn: was pending");
+            let at = flow
+                .pending
+                .iter()
+                .position(|pending| pending == message)
+                .expect("withdrawn: was pending");
             flow.pending.remove(at);
         }
     }
@@ -137,7 +159,10 @@ impl Ledger {
 
     /// The end has forgotten what it had accepted.
     pub(super) fn forget(&mut self, end: End) {
-        self.flows[of(end)].iter_mut().for_each(|flow| *flow = Flow::default());
+        for flow in &mut self.flows[of(end)] {
+            flow.ghosts.push(std::mem::take(&mut flow.pending));
+            flow.delivered.clear();
+        }
         self.queued[of(end)].clear();
     }
 
