@@ -1,0 +1,3 @@
+//! Tests of the session, by what they are about.
+
+mod random;

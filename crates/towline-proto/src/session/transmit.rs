@@ -1,0 +1,237 @@
+//! What goes to the wire, in which order (docs/session.md, section 6).
+
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+
+use super::error::WireError;
+use super::frame::{VERSION, kind, put_control, put_ints, put_reason};
+use super::handshake::{Hello, LaneState, Welcome};
+use super::machine::{Phase, Session};
+use super::message::LANES;
+
+/// S6.1: a lane that waits gets its turn after so many runs of more urgent ones.
+const MAX_WAIT: u8 = 16;
+/// Data of so few octets is copied behind control frames rather than handed out by itself.
+const MERGE: usize = 512;
+
+impl Session {
+    /// Appends what is to be written to the wire, in order, and returns its octets: about `max_bytes`, more by
+    /// at most one run of frames (a fragment, or 16 KiB of small messages). Lanes are chosen here: what was
+    /// handed out cannot be overtaken any more. Call it when the transport has room; nothing is lost by waiting.
+    pub fn poll_transmit(&mut self, now: Instant, max_bytes: usize, out: &mut Vec<Bytes>) -> usize {
+        self.now = now;
+        if max_bytes == 0 {
+            return 0;
+        }
+        let mut sent = 0;
+        match self.phase {
+            Phase::Down | Phase::Ended => {
+                if !self.last_words.is_empty() {
+                    sent = self.last_words.len();
+                    out.push(std::mem::take(&mut self.last_words));
+                }
+            }
+            Phase::Greeting => {
+                if std::mem::take(&mut self.greeting_due) {
+                    self.put_hello();
+                    sent = self.flush_control(out);
+                }
+            }
+            Phase::Up => sent = self.transmit(max_bytes, out),
+        }
+        self.stats.bytes_sent += sent as u64;
+        sent
+    }
+
+    /// Whether `poll_transmit` has anything now.
+    pub fn wants_transmit(&self) -> bool {
+        match self.phase {
+            Phase::Down | Phase::Ended => !self.last_words.is_empty(),
+            Phase::Greeting => self.greeting_due,
+            Phase::Up => {
+                self.greeting_due
+                    || self.ack_now != 0
+                    || self.pong.is_some()
+                    || self.ping.is_some_and(|ping| ping.due)
+                    || (self.ack_wanted && self.ping.is_none())
+                    || self.data_ready()
+                    || self.close_due()
+            }
+        }
+    }
+
+    fn transmit(&mut self, max_bytes: usize, out: &mut Vec<Bytes>) -> usize {
+        if std::mem::take(&mut self.greeting_due) {
+            self.put_welcome();
+        }
+        // S5.5: acknowledgements go with data that goes anyway.
+        if self.ack_now != 0 || (self.ack_pending != 0 && self.data_ready()) {
+            self.put_acks();
+        }
+        if let Some(token) = self.pong.take() {
+            put_ints(&mut self.control, kind::PONG, [token]);
+        }
+        let mut sent = self.put_data(max_bytes, out);
+        if sent + self.control.len() < max_bytes {
+            if self.ack_wanted && self.ping.is_none() {
+                self.ack_wanted = false;
+                self.send_ping(self.now);
+            }
+            self.put_close_if_due();
+        }
+        if let Some(ping) = self.ping.as_mut().filter(|ping| ping.due) {
+            ping.due = false;
+            put_ints(&mut self.control, kind::PING, [ping.token]);
+        }
+        sent += self.flush_control(out);
+        sent
+    }
+
+    fn put_close_if_due(&mut self) {
+        if self.close_due() {
+            let mut control = std::mem::take(&mut self.control);
+            self.put_close(&mut control);
+            self.control = control;
+        }
+    }
+
+    fn data_ready(&self) -> bool {
+        self.logs
+            .iter()
+            .zip(&self.peer_limits)
+            .any(|(log, limit)| log.as_ref().is_some_and(|log| log.ready(*limit)))
+    }
+
+    /// Runs of frames, lane by lane, until `max_bytes` are there.
+    fn put_data(&mut self, max_bytes: usize, out: &mut Vec<Bytes>) -> usize {
+        let mut sent = 0;
+        while sent + self.control.len() < max_bytes {
+            let Some(lane) = self.next_lane() else { break };
+            let Some((head, body)) =
+                self.logs[lane].as_mut().and_then(|log| log.take(self.peer_limits[lane]))
+            else {
+                break;
+            };
+            if head.len() <= MERGE && !self.control.is_empty() {
+                self.control.extend_from_slice(&head);
+                if body.is_empty() {
+                    continue;
+                }
+                sent += self.flush_control(out);
+            } else {
+                sent += self.flush_control(out) + head.len();
+                out.push(head);
+            }
+            if !body.is_empty() {
+                sent += body.len();
+                out.push(body);
+            }
+        }
+        sent
+    }
+
+    /// S6.1: the most urgent lane that can send, unless a less urgent one has waited long enough.
+    fn next_lane(&mut self) -> Option<usize> {
+        let mut ready = [false; LANES];
+        for (ready, (log, limit)) in ready.iter_mut().zip(self.logs.iter().zip(&self.peer_limits)) {
+            *ready = log.as_ref().is_some_and(|log| log.ready(*limit));
+        }
+        let first = ready.iter().position(|&ready| ready)?;
+        let waited_enough = |&lane: &usize| ready[lane] && self.waited[lane] >= MAX_WAIT;
+        let chosen = (first + 1..LANES).find(waited_enough).unwrap_or(first);
+        for (lane, (waited, ready)) in self.waited.iter_mut().zip(ready).enumerate() {
+            if lane == chosen || !ready {
+                *waited = 0;
+            } else if lane > chosen {
+                *waited = waited.saturating_add(1);
+            }
+        }
+        Some(chosen)
+    }
+
+    fn flush_control(&mut self, out: &mut Vec<Bytes>) -> usize {
+        let len = self.control.len();
+        if len > 0 {
+            out.push(self.control.split().freeze());
+        }
+        len
+    }
+
+    /// S5.5: ACK for every lane that has something to say.
+    fn put_acks(&mut self) {
+        let lanes = std::mem::take(&mut self.ack_pending) | std::mem::take(&mut self.ack_now);
+        self.ack_at = None;
+        let window = self.config.window;
+        self.control.reserve(64);
+        for (index, incoming) in self.incoming.iter_mut().enumerate() {
+            let Some(incoming) = incoming.as_mut().filter(|_| lanes & (1 << index) != 0) else {
+                continue;
+            };
+            incoming.advertised = incoming.limit(window);
+            incoming.acknowledged = incoming.received;
+            put_ints(
+                &mut self.control,
+                kind::ACK,
+                [index as u64, incoming.received, incoming.advertised],
+            );
+        }
+    }
+
+    /// Acknowledgements of everything, for last words.
+    pub(super) fn final_acknowledgements(&mut self) -> BytesMut {
+        self.ack_now = self.ack_pending;
+        if self.ack_now != 0 {
+            self.put_acks();
+        }
+        std::mem::take(&mut self.control)
+    }
+
+    /// The FAIL frame for this error (S7.2).
+    pub(super) fn failure(&self, error: &WireError) -> Bytes {
+        let mut out = BytesMut::new();
+        put_control(&mut out, kind::FAIL, |body| {
+            put_reason(body, error.code(), &error.to_string())
+        });
+        out.freeze()
+    }
+
+    fn put_hello(&mut self) {
+        let lanes = self.lane_states();
+        let hello = Hello {
+            min_version: VERSION,
+            max_version: VERSION,
+            session: self.id(),
+            attempt: self.attempt,
+            epoch: self.epoch,
+            max_message: self.config.max_message as u64,
+            lanes,
+        };
+        hello.encode(&mut self.control);
+    }
+
+    fn put_welcome(&mut self) {
+        let lanes = self.lane_states();
+        let welcome = Welcome {
+            version: VERSION,
+            epoch: self.epoch,
+            max_message: self.config.max_message as u64,
+            lanes,
+        };
+        welcome.encode(&mut self.control);
+        (self.ack_pending, self.ack_now, self.ack_at) = (0, 0, None);
+    }
+
+    /// S3.4: what the peer is told of each lane, which then counts as told.
+    fn lane_states(&mut self) -> [LaneState; LANES] {
+        let window = self.config.window;
+        std::array::from_fn(|index| match &mut self.incoming[index] {
+            Some(incoming) => {
+                incoming.advertised = incoming.limit(window);
+                incoming.acknowledged = incoming.received;
+                LaneState { received: incoming.received, limit: incoming.advertised }
+            }
+            None => LaneState { received: 0, limit: window },
+        })
+    }
+}
