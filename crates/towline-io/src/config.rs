@@ -1,5 +1,7 @@
 //! What a driver is built from.
 
+use std::io;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Which driver to build.
@@ -69,5 +71,20 @@ impl DriverConfig {
     /// The default configuration with this choice of driver.
     pub fn new(kind: DriverChoice) -> Self {
         DriverConfig { kind, ..DriverConfig::default() }
+    }
+
+    /// Refuses a value out of range by the name of its field.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        let in_range = |name: &str, value: usize, range: RangeInclusive<usize>| {
+            if range.contains(&value) {
+                return Ok(());
+            }
+            let (low, high) = (range.start(), range.end());
+            let message = format!("{name} is {value}, must be {low} to {high}");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+        };
+        in_range("recv_buffer_size", self.recv_buffer_size, 4096..=16 << 20)?;
+        in_range("recv_buffers", self.recv_buffers, 1..=32_768)?;
+        in_range("queue_entries", self.queue_entries as usize, 8..=4096)
     }
 }

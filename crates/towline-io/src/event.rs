@@ -177,11 +177,15 @@ pub struct UdpOptions {
     pub local_address: bool,
     /// Batch with `recvmmsg` and `sendmmsg`, or with multishot receives on io_uring.
     pub batch: bool,
+    /// Set the don't-fragment bit and ignore the kernel's path MTU, as path MTU discovery by the transport wants it.
+    /// Off by default.
+    pub dont_fragment: bool,
 }
 
 impl Default for UdpOptions {
     fn default() -> Self {
-        UdpOptions { gso: true, gro: true, ecn: true, local_address: true, batch: true }
+        let (gso, gro, ecn, local_address, batch) = (true, true, true, true, true);
+        UdpOptions { gso, gro, ecn, local_address, batch, dont_fragment: false }
     }
 }
 

@@ -41,15 +41,25 @@
 //! ```
 #![allow(unsafe_code)] // system calls; every block says why it is sound
 
+mod buffer;
 mod config;
+mod core;
 mod driver;
+mod entry;
 mod error;
 mod event;
 mod id;
+mod send_queue;
+mod slots;
+mod sys;
+mod timer;
+mod udp;
+mod waker;
 
 pub use config::{DriverChoice, DriverConfig, DriverKind};
-pub use driver::{CancelGrade, Driver, DriverStats, Waker};
+pub use driver::{CancelGrade, Driver, DriverStats};
 pub use error::{IssueError, RecvError};
 pub use event::{Accepted, Completion, Datagrams, DatagramsSent, Ecn, Event, Received, Transmit};
 pub use event::{UdpCapabilities, UdpOptions};
 pub use id::{OpId, SocketId, TimerId};
+pub use waker::Waker;
