@@ -1,0 +1,90 @@
+//! What a driver is built from.
+
+use std::io;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// Which driver to build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DriverChoice {
+    /// io_uring when the kernel offers what is needed and allows it, otherwise epoll; the reason is kept in
+    /// [`Driver::fallback_reason`](crate::Driver::fallback_reason).
+    #[default]
+    Auto,
+    /// io_uring or an error.
+    IoUring,
+    /// epoll, which every Linux has.
+    Epoll,
+}
+
+/// The driver that was built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DriverKind {
+    /// Completions straight from the kernel.
+    IoUring,
+    /// Edge-triggered readiness, turned into completions here.
+    Epoll,
+}
+
+impl std::fmt::Display for DriverKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            DriverKind::IoUring => "io_uring",
+            DriverKind::Epoll => "epoll",
+        })
+    }
+}
+
+/// How to build a [`Driver`](crate::Driver). Start from `DriverConfig::default()` and change fields.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DriverConfig {
+    /// Which driver; default [`DriverChoice::Auto`].
+    pub kind: DriverChoice,
+    /// Bytes in a pooled receive buffer: the most that one receive brings, and the memory that a slice of it
+    /// keeps alive. Default 64 KiB; 4 KiB to 16 MiB are accepted.
+    pub recv_buffer_size: usize,
+    /// How many unused receive buffers the driver keeps (io_uring: offers to the kernel, rounded up to a power of
+    /// two). Default 64, so at most 4 MiB at the default size. 1 to 32,768.
+    pub recv_buffers: usize,
+    /// How long `wait` polls without sleeping before it parks the thread. Default zero. It costs a whole core
+    /// while waiting and saves a wake-up by the scheduler, which across cores is most of a round trip.
+    pub spin: Duration,
+    /// Entries of the submission queue (io_uring) and events taken per call (epoll). Default 256; 8 to 4,096.
+    pub queue_entries: u32,
+}
+
+impl Default for DriverConfig {
+    fn default() -> Self {
+        DriverConfig {
+            kind: DriverChoice::Auto,
+            recv_buffer_size: 64 * 1024,
+            recv_buffers: 64,
+            spin: Duration::ZERO,
+            queue_entries: 256,
+        }
+    }
+}
+
+impl DriverConfig {
+    /// The default configuration with this choice of driver.
+    pub fn new(kind: DriverChoice) -> Self {
+        DriverConfig { kind, ..DriverConfig::default() }
+    }
+
+    /// Refuses a value out of range by the name of its field.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        let in_range = |name: &str, value: usize, range: RangeInclusive<usize>| {
+            if range.contains(&value) {
+                return Ok(());
+            }
+            let (low, high) = (range.start(), range.end());
+            let message = format!("{name} is {value}, must be {low} to {high}");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+        };
+        in_range("recv_buffer_size", self.recv_buffer_size, 4096..=16 << 20)?;
+        in_range("recv_buffers", self.recv_buffers, 1..=32_768)?;
+        in_range("queue_entries", self.queue_entries as usize, 8..=4096)
+    }
+}
