@@ -5,6 +5,9 @@
 //! `poll_event` until it returns `None`, then `poll_transmit`, then read `poll_timeout`: nothing else has to
 //! be remembered, and no call may be left out.
 
+pub mod frame;
 pub mod redial;
 pub mod session;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod varint;

@@ -79,9 +79,8 @@ pub struct Address {
 impl Address {
     /// Parses a URL. The same as [`str::parse`].
     pub fn parse(url: &str) -> Result<Address, AddressError> {
-        let (scheme, rest) = url
-            .split_once("://")
-            .ok_or_else(|| AddressError::NoScheme { url: url.into() })?;
+        let (scheme, rest) =
+            url.split_once("://").ok_or_else(|| AddressError::NoScheme { url: url.into() })?;
         let wire = Wire::from_scheme(scheme)
             .ok_or_else(|| AddressError::UnknownScheme { scheme: scheme.into() })?;
         let authority = rest.strip_suffix('/').unwrap_or(rest);
@@ -245,17 +244,23 @@ mod tests {
     fn what_is_wrong_is_named() {
         use AddressError as E;
         assert!(matches!(Address::parse("127.0.0.1:1"), Err(E::NoScheme { .. })));
-        assert!(matches!(Address::parse("smtp://h:1"), Err(E::UnknownScheme { scheme }) if scheme == "smtp"));
+        assert!(
+            matches!(Address::parse("smtp://h:1"), Err(E::UnknownScheme { scheme }) if scheme == "smtp")
+        );
         assert!(matches!(Address::parse("tcp://h"), Err(E::NoPort { .. })));
         assert!(matches!(Address::parse("tcp://h:"), Err(E::BadPort { .. })));
-        assert!(matches!(Address::parse("tcp://h:65536"), Err(E::BadPort { port, .. }) if port == "65536"));
+        assert!(
+            matches!(Address::parse("tcp://h:65536"), Err(E::BadPort { port, .. }) if port == "65536")
+        );
         assert!(matches!(Address::parse("tcp://h:-1"), Err(E::BadPort { .. })));
         assert!(matches!(Address::parse("tcp://:1"), Err(E::NoHost { .. })));
         assert!(matches!(Address::parse("tcp://::1:1"), Err(E::BadHost { .. })));
         assert!(matches!(Address::parse("tcp://[::1:1"), Err(E::BadHost { .. })));
         assert!(matches!(Address::parse("tcp://[zz]:1"), Err(E::BadHost { .. })));
         assert!(matches!(Address::parse("tcp://[::1]"), Err(E::NoPort { .. })));
-        assert!(matches!(Address::parse("tcp://h:1/path"), Err(E::Unexpected { part, .. }) if part == "/path"));
+        assert!(
+            matches!(Address::parse("tcp://h:1/path"), Err(E::Unexpected { part, .. }) if part == "/path")
+        );
         assert!(matches!(Address::parse("tcp://u@h:1"), Err(E::Unexpected { .. })));
         let unknown = Address::parse("smtp://h:1").unwrap_err().to_string();
         assert!(unknown.contains("tcp") && unknown.contains("ftcps"), "{unknown}");

@@ -465,7 +465,13 @@ impl Plain {
         time("ack_delay", self.ack_delay, Duration::ZERO, ms(1000), "0 to 1 s")?;
         time("keep_alive", self.keep_alive, ms(100), hour, "100 ms to 1 h")?;
         let above = self.keep_alive + ms(1);
-        time("silence_limit", self.silence_limit, above, 2 * hour, "above keep_alive and at most 2 h")?;
+        time(
+            "silence_limit",
+            self.silence_limit,
+            above,
+            2 * hour,
+            "above keep_alive and at most 2 h",
+        )?;
         time("redial_window", self.redial_window, ms(1), 720 * hour, "1 ms to 30 days")?;
         time("backoff base", self.backoff, ms(1), ms(60_000), "1 ms to 1 min")?;
         time("backoff cap", self.backoff_cap, self.backoff, hour, "from the base to 1 h")?;

@@ -210,7 +210,12 @@ impl ContextBuilder {
             Err(ConfigError::OutOfRange { option, value: value.to_string(), range })
         };
         check("threads", count, 1..=1024, "1 to 1,024")?;
-        check("receive_buffer_size", self.driver.recv_buffer_size, 4096..=16 << 20, "4 KiB to 16 MiB")?;
+        check(
+            "receive_buffer_size",
+            self.driver.recv_buffer_size,
+            4096..=16 << 20,
+            "4 KiB to 16 MiB",
+        )?;
         check("receive_buffers", self.driver.recv_buffers, 1..=32_768, "1 to 32,768")?;
         if self.driver.spin > Duration::from_secs(1) {
             let value = format!("{:?}", self.driver.spin);
@@ -221,7 +226,9 @@ impl ContextBuilder {
         let mut context =
             Context { threads, handles: Vec::new(), drivers: Vec::new(), fallback: None };
         for thread in Arc::clone(&context.threads).iter() {
-            context.start(thread, &self.driver).map_err(|error| ContextError::Io(Arc::new(error)))?;
+            context
+                .start(thread, &self.driver)
+                .map_err(|error| ContextError::Io(Arc::new(error)))?;
         }
         Ok(context)
     }

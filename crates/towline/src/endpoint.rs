@@ -108,8 +108,7 @@ impl Endpoint {
         if let Some(error) = refused {
             return self.refused(wire, error);
         }
-        let shared =
-            Arc::new(Shared::new(self.shared.config.clone(), Arc::clone(thread), wire));
+        let shared = Arc::new(Shared::new(self.shared.config.clone(), Arc::clone(thread), wire));
         let connection = Connection { shared: Arc::clone(&shared) };
         let dial = Dial { shared, addresses: addresses.into(), handler };
         match thread.command(Command::Dial(Box::new(dial))) {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use towline_proto::session::{self, CloseCode, LANES, Lane, Payload, Progress, Session};
 use towline_proto::frame;
+use towline_proto::session::{self, CloseCode, LANES, Lane, Payload, Progress, Session};
 
 use crate::address::Wire;
 use crate::config::Plain;
@@ -28,10 +28,9 @@ impl Outgoing {
     pub(crate) fn new(wire: Wire, options: &Plain) -> Outgoing {
         match wire.has_session() {
             true => Outgoing::Session(session::Outgoing::new(&session_limits(options))),
-            false => Outgoing::Ftcp {
-                queue: frame::Outgoing::new(&frame_config(options)),
-                accepted: 0,
-            },
+            false => {
+                Outgoing::Ftcp { queue: frame::Outgoing::new(&frame_config(options)), accepted: 0 }
+            }
         }
     }
 
@@ -43,9 +42,13 @@ impl Outgoing {
                 let payload = Payload::Bytes(message.data.clone());
                 let sent = queue.push(message.lane, id, reply_to, payload);
                 sent.map(|id| MessageId(id.value())).map_err(|error| match error {
-                    session::SendError::TooLarge { len, max } => Refused::Never(
-                        SendError::TooLarge { bytes: len, limit: max, session: true },
-                    ),
+                    session::SendError::TooLarge { len, max } => {
+                        Refused::Never(SendError::TooLarge {
+                            bytes: len,
+                            limit: max,
+                            session: true,
+                        })
+                    }
                     _ => Refused::Full,
                 })
             }
@@ -54,9 +57,13 @@ impl Outgoing {
                 let reply_to = frame_id(message.reply_to)?;
                 let payload = frame::Payload::Bytes(message.data.clone());
                 let id = queue.push(id, reply_to, payload).map_err(|error| match error {
-                    frame::SendError::TooLarge { length, max } => Refused::Never(
-                        SendError::TooLarge { bytes: length, limit: max, session: false },
-                    ),
+                    frame::SendError::TooLarge { length, max } => {
+                        Refused::Never(SendError::TooLarge {
+                            bytes: length,
+                            limit: max,
+                            session: false,
+                        })
+                    }
                     _ => Refused::Full,
                 })?;
                 *accepted += 1;
@@ -313,9 +320,7 @@ fn session_output(event: session::Event) -> Output {
         session::Event::TooLargeForPeer { messages, .. } => {
             Output::TooLargeForPeer(from_session_all(messages))
         }
-        session::Event::Reset { unacknowledged } => {
-            Output::Reset(from_session_all(unacknowledged))
-        }
+        session::Event::Reset { unacknowledged } => Output::Reset(from_session_all(unacknowledged)),
         session::Event::PeerClosing { .. } => Output::PeerClosing,
         session::Event::Closed { code, reason, unacknowledged } => {
             Output::Closed { code, reason, unacknowledged: from_session_all(unacknowledged) }

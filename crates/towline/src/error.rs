@@ -28,7 +28,9 @@ pub enum Fault {
 #[non_exhaustive]
 pub enum AddressError {
     /// There is no `://`.
-    #[error("`{url}` has no scheme; write it as `tcp://host:port` (schemes: tcp, tls, ftcp, ftcps)")]
+    #[error(
+        "`{url}` has no scheme; write it as `tcp://host:port` (schemes: tcp, tls, ftcp, ftcps)"
+    )]
     NoScheme {
         /// What was given.
         url: Box<str>,
@@ -46,7 +48,9 @@ pub enum AddressError {
         url: Box<str>,
     },
     /// The host is not a name or an address.
-    #[error("`{host}` in `{url}` is no host; write IPv6 addresses in brackets, as in `tcp://[::1]:7000`")]
+    #[error(
+        "`{host}` in `{url}` is no host; write IPv6 addresses in brackets, as in `tcp://[::1]:7000`"
+    )]
     BadHost {
         /// What was given.
         url: Box<str>,
@@ -60,7 +64,9 @@ pub enum AddressError {
         url: Box<str>,
     },
     /// The port is not a number from 0 to 65535.
-    #[error("`{port}` in `{url}` is no port; ports are numbers from 1 to 65535 (0 to listen on any)")]
+    #[error(
+        "`{port}` in `{url}` is no port; ports are numbers from 1 to 65535 (0 to listen on any)"
+    )]
     BadPort {
         /// What was given.
         url: Box<str>,
@@ -192,7 +198,9 @@ pub enum ConnectError {
         reason: Arc<str>,
     },
     /// The addresses of one list cannot serve one connection.
-    #[error("the addresses of one connection must all be session wires (tcp, tls) or all be ftcp wires")]
+    #[error(
+        "the addresses of one connection must all be session wires (tcp, tls) or all be ftcp wires"
+    )]
     MixedWires,
     /// The handle's context was dropped.
     #[error("the context has stopped")]
@@ -221,7 +229,9 @@ pub enum ListenError {
         error: Arc<io::Error>,
     },
     /// An encrypted wire needs a certificate and its key.
-    #[error("{wire}:// needs a certificate and a key to listen; set them with `certificate_files` (`towline cert` makes them)")]
+    #[error(
+        "{wire}:// needs a certificate and a key to listen; set them with `certificate_files` (`towline cert` makes them)"
+    )]
     NoCertificate {
         /// The wire.
         wire: Wire,
@@ -482,7 +492,9 @@ impl Error {
     pub fn fault(&self) -> Fault {
         match self {
             Error::Connect(error) => error.fault(),
-            Error::Listen(ListenError::Io { .. }) | Error::Context(ContextError::Io(_)) => Fault::Local,
+            Error::Listen(ListenError::Io { .. }) | Error::Context(ContextError::Io(_)) => {
+                Fault::Local
+            }
             Error::Listen(ListenError::Resolve(error)) => error.fault(),
             Error::Send(SendError::Ended(ended))
             | Error::Recv(RecvError::Ended(ended))
@@ -498,7 +510,9 @@ impl Error {
     pub fn can_retry(&self) -> bool {
         match self {
             Error::Connect(error) => error.can_retry(),
-            Error::Listen(error) => matches!(error, ListenError::Io { .. } | ListenError::Resolve(_)),
+            Error::Listen(error) => {
+                matches!(error, ListenError::Io { .. } | ListenError::Resolve(_))
+            }
             Error::TrySend(TrySendError::Full(_)) => true,
             Error::Send(SendError::Deadline) | Error::Recv(RecvError::Deadline) => true,
             Error::Request(RequestError::TimedOut { .. } | RequestError::Reset) => true,

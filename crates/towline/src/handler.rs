@@ -97,7 +97,10 @@ pub enum Event {
 ///     }
 /// }
 /// ```
-#[expect(unused_variables, reason = "the parameters of the empty defaults are named for those who override them")]
+#[expect(
+    unused_variables,
+    reason = "the parameters of the empty defaults are named for those who override them"
+)]
 pub trait Handler: Send + 'static {
     /// A message arrived. If a request of this side waits for it, that one gets it instead.
     fn message(&mut self, connection: &Connection, message: Message) {}

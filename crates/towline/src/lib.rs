@@ -22,9 +22,7 @@ mod waiter;
 
 pub use address::{Address, IntoAddresses, Wire};
 pub use config::{Config, ConfigBuilder, Resend};
-pub use connection::{
-    Capabilities, Close, Connecting, Connection, Flush, Request, Send, Writable,
-};
+pub use connection::{Capabilities, Close, Connecting, Connection, Flush, Request, Send, Writable};
 pub use context::{Context, ContextBuilder, DriverChoice, DriverKind};
 pub use endpoint::Endpoint;
 pub use error::{

@@ -138,7 +138,9 @@ impl Queue {
     /// Whether a blocking queue holds more than its limit; asked on wires without credit.
     pub(crate) fn is_over_limit(&self) -> bool {
         let state = self.state();
-        self.options.overflow == Overflow::Block && !state.detached && state.bytes >= self.options.limit
+        self.options.overflow == Overflow::Block
+            && !state.detached
+            && state.bytes >= self.options.limit
     }
 
     fn push(&self, entries: impl Iterator<Item = Entry>) -> Wakers {
@@ -284,8 +286,7 @@ impl Readers {
                 return Vec::new();
             }
             let queue = self.inbox(inbox);
-            let entries =
-                messages.drain(..).map(|message| Entry { message, credit: Credit::Sole });
+            let entries = messages.drain(..).map(|message| Entry { message, credit: Credit::Sole });
             return vec![queue.push(entries)];
         }
         let blocking = self.open.iter().filter(|queue| queue.blocks()).count();

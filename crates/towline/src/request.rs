@@ -114,7 +114,9 @@ impl Requests {
         for pending in self.pending.values_mut() {
             match pending.deadline {
                 Some(deadline) if deadline <= now => wake.extend(pending.waker.take()),
-                Some(deadline) => next = Some(next.map_or(deadline, |at: Instant| at.min(deadline))),
+                Some(deadline) => {
+                    next = Some(next.map_or(deadline, |at: Instant| at.min(deadline)))
+                }
                 None => {}
             }
         }

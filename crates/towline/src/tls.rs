@@ -20,7 +20,6 @@ mod absent {
     }
 
     impl std::error::Error for Error {}
-
 }
 
 /// Whether an error is about this side's own certificates, trust and options.

@@ -98,7 +98,9 @@ pub(crate) fn is_io_thread() -> bool {
 /// Runs a future on this thread until it is done: the blocking twins are made of this.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     if is_io_thread() {
-        tracing::warn!("a blocking call inside a handler stops every connection of this I/O thread");
+        tracing::warn!(
+            "a blocking call inside a handler stops every connection of this I/O thread"
+        );
     }
     let parker = Arc::new(Parker { thread: thread::current(), notified: AtomicBool::new(false) });
     let waker = Waker::from(Arc::clone(&parker));

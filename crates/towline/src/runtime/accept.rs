@@ -133,7 +133,8 @@ impl Runtime {
         };
         let deadline = Instant::now() + listener.endpoint.config.0.plain.connect_timeout;
         let encrypted = listener.wire.is_encrypted();
-        let owner = Owner::Accepting { listener: Arc::clone(&listener), handshake: Handshake::new() };
+        let owner =
+            Owner::Accepting { listener: Arc::clone(&listener), handshake: Handshake::new() };
         let mut link = Link::new(id, owner);
         (link.local, link.peer, link.deadline) = (Some(local), Some(peer), Some(deadline));
         entry.insert(link);
@@ -229,7 +230,8 @@ impl Runtime {
         hello: Hello,
         left_over: Bytes,
     ) {
-        let known = listener.endpoint.sessions().get(&hello.session).and_then(std::sync::Weak::upgrade);
+        let known =
+            listener.endpoint.sessions().get(&hello.session).and_then(std::sync::Weak::upgrade);
         if let Some(session) = known {
             return self.come_back(key, listener, session, hello, left_over);
         }

@@ -206,7 +206,8 @@ impl Core {
             true => out.flushed.take(),
             false => crate::waiter::Wakers::default(),
         };
-        let all = progressed && out.outgoing.is_empty() && acknowledged.reached(&out.outgoing.accepted());
+        let all =
+            progressed && out.outgoing.is_empty() && acknowledged.reached(&out.outgoing.accepted());
         self.publish(&mut out.stats);
         drop(out);
         room.wake();
@@ -547,7 +548,13 @@ impl Runtime {
 
 impl Core {
     /// One thing that the engine tells.
-    fn output(&mut self, now: Instant, output: Output, queued: &mut Vec<Message>, readers: bool) -> Turn {
+    fn output(
+        &mut self,
+        now: Instant,
+        output: Output,
+        queued: &mut Vec<Message>,
+        readers: bool,
+    ) -> Turn {
         match output {
             Output::Message { mut message, cost } => {
                 message.tls = self.secured.clone();
@@ -644,7 +651,12 @@ impl Core {
     }
 
     /// Tells everybody who waits that it is over, and takes back what never reached the engine.
-    fn finish(&mut self, now: Instant, ended: &Ended, mut unacknowledged: Vec<Message>) -> Vec<Message> {
+    fn finish(
+        &mut self,
+        now: Instant,
+        ended: &Ended,
+        mut unacknowledged: Vec<Message>,
+    ) -> Vec<Message> {
         let wakers = {
             let mut out = self.shared.out();
             unacknowledged.append(&mut self.engine.take_back(now, &mut out.outgoing));

@@ -481,7 +481,8 @@ pub(super) fn prepare(socket: &Socket, ftcp: bool, shared: &Shared) -> std::io::
         return Ok(());
     }
     if let Some(interval) = options.tcp_keep_alive {
-        let probes = TcpKeepalive::new().with_time(interval).with_interval(interval).with_retries(3);
+        let probes =
+            TcpKeepalive::new().with_time(interval).with_interval(interval).with_retries(3);
         socket.set_tcp_keepalive(&probes)?;
     }
     #[cfg(target_os = "linux")]

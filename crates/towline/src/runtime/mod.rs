@@ -250,7 +250,8 @@ impl Runtime {
 
     fn is_done(&self) -> bool {
         let Some(deadline) = self.stopping else { return false };
-        let idle = self.cores.is_empty() && !self.links.iter().any(|(_, link)| link.has_last_words());
+        let idle =
+            self.cores.is_empty() && !self.links.iter().any(|(_, link)| link.has_last_words());
         idle || Instant::now() >= deadline
     }
 
