@@ -4,6 +4,8 @@ mod link;
 mod network;
 mod random;
 mod rate;
+mod scenario;
+mod stream;
 mod time;
 mod trace;
 
@@ -17,4 +19,9 @@ pub use network::{
 };
 pub use random::{Chance, Random};
 pub use rate::Bitrate;
+pub use scenario::{Activity, Node, NodeId, ScenarioError, Simulation, Stop, StreamIo, Transmit};
+pub use stream::{
+    Attempt, Chunking, Closure, ConnectFailure, Cut, Direction, Fault, Owner, StreamConfig,
+    StreamError, StreamEvent, StreamEventKind, StreamId, StreamNetwork, StreamStats,
+};
 pub use trace::{Dropped, PacketId, TraceEvent, TraceKind};

@@ -19,6 +19,7 @@ use bytes::{Bytes, BytesMut};
 pub use config::{
     Burst, ConfigError, JitterShape, LinkChange, LinkConfig, Loss, QueueLimit, Reorder,
 };
+pub(crate) use config::{check_rate, probability};
 use loss::LossProcess;
 pub use stats::{Count, DelayHistogram, LinkStats};
 
