@@ -11,6 +11,13 @@ use crate::time::Nanos;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PacketId(pub(crate) u64);
 
+impl PacketId {
+    /// Its number, counted from 0 in the order of sending.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// Why the network dropped a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]

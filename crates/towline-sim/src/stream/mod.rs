@@ -326,7 +326,8 @@ impl StreamNetwork {
         self.look(id).map_or(0, |connection| connection.room(id.side()))
     }
 
-    /// Reads up to `max` bytes, in a piece as they arrived; empty when nothing is there.
+    /// Reads up to `max` bytes of the next piece, as the [`Chunking`] made it; empty when nothing is there. Read on
+    /// until it is: several pieces may arrive at one instant, with one event.
     ///
     /// # Errors
     ///

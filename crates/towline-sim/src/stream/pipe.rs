@@ -52,6 +52,12 @@ impl Bucket {
         joined.freeze()
     }
 
+    /// Takes up to `max` bytes of the first piece, never of two.
+    pub(crate) fn take_piece(&mut self, max: usize) -> Bytes {
+        let first = self.pieces.front().map_or(0, Bytes::len);
+        self.take(max.min(first))
+    }
+
     pub(crate) fn clear(&mut self) {
         self.pieces.clear();
         self.len = 0;
@@ -167,8 +173,9 @@ impl Pipe {
         self.incoming.len()
     }
 
+    /// At most one piece as it arrived.
     pub(crate) fn read(&mut self, want: usize) -> Bytes {
-        let data = self.incoming.take(want);
+        let data = self.incoming.take_piece(want);
         self.read += data.len() as u64;
         data
     }
