@@ -100,7 +100,7 @@ impl Node for Receiver {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let file = Bytes::from((0..1_000_000u32).map(|n| (n / 3) as u8).collect::<Vec<u8>>());
 
     let mut sim = Simulation::new(2024, Instant::now());

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use common::{Pair, address, ms};
 use towline_sim::{
-    Action, Bitrate, Chain, Ecn, LinkChange, LinkConfig, Loss, Network, NetworkError, SocketId,
+    Action, Bitrate, Chain, Ecn, LinkChange, LinkConfig, Loss, Network, NetworkError, Random,
+    SocketId,
 };
 
 fn chain(seed: u64, hops: usize, config: &LinkConfig) -> (Network, Chain, SocketId, SocketId) {
@@ -217,6 +218,69 @@ fn busy(seed: u64, base: Instant, payload: u8) -> (u64, u64) {
     }
     while network.step().is_some() {}
     (network.digest(), network.stats().delivered)
+}
+
+/// The oracle of the network: whatever happens to it, every packet that was sent, and every copy, was delivered,
+/// dropped for a counted reason, or is on some link.
+#[test]
+fn random_networks_conserve_packets() {
+    let mut delivered = 0;
+    for seed in 0..100 {
+        let mut random = Random::keyed(seed, &[7]);
+        let config = LinkConfig::lab(
+            Bitrate::from_kbps(200 + random.below(5000)),
+            ms(random.below(20)),
+            0.05,
+        )
+        .jitter(ms(random.below(5)))
+        .jitter_reorders(random.below(2) == 0)
+        .duplicate(0.05);
+        let hops = 1 + random.below(5) as usize;
+        let (mut network, chain, a, b) = chain(seed, hops, &config);
+        let links: Vec<_> = chain.forward.iter().chain(&chain.backward).copied().collect();
+        for _ in 0..300 {
+            let link = links[random.below(links.len() as u64) as usize];
+            let host = chain.hosts[random.below(hops as u64 + 1) as usize];
+            let port = random.below(65_536) as u16;
+            let action = match random.below(40) {
+                0 => Action::Link(link, LinkChange::Down),
+                1 => Action::Link(link, LinkChange::Up),
+                2 => Action::Link(link, LinkChange::Hold),
+                3 => Action::Link(link, LinkChange::Release),
+                4 => Action::Link(
+                    link,
+                    LinkChange::Rate(Some(Bitrate::from_kbps(1 + random.below(9000)))),
+                ),
+                5 => Action::Partition(vec![host]),
+                6 | 7 => Action::Heal,
+                8 => Action::Rebind(a, (network.address(chain.hosts[0]).unwrap(), port).into()),
+                9 => {
+                    Action::Readdress(b, (network.address(chain.hosts[hops]).unwrap(), port).into())
+                }
+                _ => Action::Heal,
+            };
+            if random.below(4) == 0 {
+                let at = network.elapsed() + ms(random.below(50));
+                network.schedule(at, action).unwrap();
+            }
+            send(&mut network, a, b, b"there");
+            send(&mut network, b, a, b"back");
+            network.advance_to(network.now() + ms(random.below(8)));
+            while network.poll_delivery().is_some() {}
+            let stats = network.stats();
+            let mut accounted =
+                stats.delivered + stats.unroutable + stats.unbound + stats.hop_limit;
+            let mut made = stats.sent;
+            for link in &links {
+                let stats = network.link_stats(*link).unwrap();
+                accounted += stats.dropped() + stats.queued + stats.in_flight;
+                made += stats.duplicated;
+            }
+            assert_eq!(made, accounted, "seed {seed}");
+        }
+        delivered += network.stats().delivered;
+    }
+    assert!(delivered > 10_000, "only {delivered}");
 }
 
 #[test]

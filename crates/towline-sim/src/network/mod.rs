@@ -167,6 +167,11 @@ impl Network {
         self.agenda.first().map(|(at, _)| self.clock.instant(at.max(self.now)))
     }
 
+    /// The same for the runner, without a detour over instants.
+    pub(crate) fn next_event(&self) -> Nanos {
+        self.agenda.first().map_or(NEVER, |(at, _)| at)
+    }
+
     /// Moves time to the next event and handles everything that happens at that instant. Returns it, or `None`
     /// when nothing is left to happen. [`poll_delivery`](Network::poll_delivery) has what came out.
     pub fn step(&mut self) -> Option<Instant> {
@@ -178,7 +183,10 @@ impl Network {
 
     /// Handles everything until `to`, included, and moves time there. An instant in the past changes nothing.
     pub fn advance_to(&mut self, to: Instant) {
-        let to = self.clock.nanos(to);
+        self.advance(self.clock.nanos(to));
+    }
+
+    pub(crate) fn advance(&mut self, to: Nanos) {
         while let Some((at, _)) = self.agenda.first().filter(|(at, _)| *at <= to) {
             self.now = self.now.max(at);
             self.run();

@@ -250,7 +250,8 @@ impl Simulation {
         self.script_bodies.push(Some(Box::new(script)));
     }
 
-    /// Runs until a virtual time since the base. Time stands there afterwards, also when nothing was left to do.
+    /// Runs until a virtual time since the base. Time stands there afterwards, also when nothing was left to do;
+    /// with [`Duration::MAX`] it runs until nothing is left and time stays at the last event.
     ///
     /// # Errors
     ///
@@ -287,7 +288,9 @@ impl Simulation {
             }
             let next = self.next_event();
             if next > until || next == NEVER {
-                self.move_to(until.max(self.now));
+                if until != NEVER {
+                    self.move_to(until.max(self.now));
+                }
                 return Ok(if next == NEVER { Stop::Idle } else { Stop::Deadline });
             }
             self.move_to(next);
@@ -297,8 +300,8 @@ impl Simulation {
     }
 
     fn next_event(&mut self) -> Nanos {
-        let network = self.network.next_event_time().map_or(NEVER, |at| self.clock.nanos(at));
-        let streams = self.streams.next_event_time().map_or(NEVER, |at| self.clock.nanos(at));
+        let network = self.network.next_event();
+        let streams = self.streams.next_event();
         let nodes = self.agenda.first().map_or(NEVER, |(at, _)| at);
         let scripts = self.scripts.peek().map_or(NEVER, |Reverse((at, _))| *at);
         let next = network.min(streams).min(nodes).min(scripts);
@@ -307,9 +310,8 @@ impl Simulation {
 
     fn move_to(&mut self, at: Nanos) {
         self.now = at;
-        let instant = self.clock.instant(at);
-        self.network.advance_to(instant);
-        self.streams.advance_to(instant);
+        self.network.advance(at);
+        self.streams.advance(at);
     }
 
     fn touch(&mut self, index: usize) {

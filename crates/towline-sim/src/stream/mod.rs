@@ -422,6 +422,11 @@ impl StreamNetwork {
         self.first_due().map(|(at, _)| self.clock.instant(at.max(self.now)))
     }
 
+    /// The same for the runner, without a detour over instants.
+    pub(crate) fn next_event(&mut self) -> Nanos {
+        self.first_due().map_or(NEVER, |(at, _)| at)
+    }
+
     /// Moves time to the next event and handles everything that happens at that instant.
     pub fn step(&mut self) -> Option<Instant> {
         let (at, _) = self.first_due()?;
@@ -432,7 +437,10 @@ impl StreamNetwork {
 
     /// Handles everything until `to`, included, and moves time there.
     pub fn advance_to(&mut self, to: Instant) {
-        let to = self.clock.nanos(to);
+        self.advance(self.clock.nanos(to));
+    }
+
+    pub(crate) fn advance(&mut self, to: Nanos) {
         while let Some((at, _)) = self.first_due().filter(|(at, _)| *at <= to) {
             self.now = self.now.max(at);
             self.run();
