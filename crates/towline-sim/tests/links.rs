@@ -9,6 +9,7 @@ use bytes::Bytes;
 use common::{Pair, ms, us};
 use towline_sim::{
     Bitrate, Burst, Ecn, JitterShape, LinkChange, LinkConfig, LinkStats, Loss, QueueLimit, Random,
+    Reorder,
 };
 
 /// Nothing is created or destroyed without being counted.
@@ -207,6 +208,22 @@ fn packets_held_back_are_overtaken() {
         arrivals.iter().filter(|(at, number)| *at - us(500) * *number as u32 == ms(1)).count()
             as u64;
     assert_eq!(held + on_time, 1000);
+}
+
+#[test]
+fn of_two_that_arrive_at_once_the_first_to_leave_is_first() {
+    let held = LinkChange::Reorder(Some(Reorder { probability: 1.0, extra: ms(1) }));
+    let config = LinkConfig::new()
+        .delay(ms(1))
+        .at(Duration::ZERO, held)
+        .at(us(500), LinkChange::Reorder(None));
+    let mut pair = Pair::new(1, &config);
+    pair.run_to(Duration::ZERO);
+    pair.send(1);
+    pair.run_to(ms(1));
+    pair.send(1);
+    assert_eq!(pair.arrivals(), [(ms(2), 0), (ms(2), 1)]);
+    assert_eq!(pair.stats().reordered, 1);
 }
 
 #[test]

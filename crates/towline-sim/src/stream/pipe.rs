@@ -88,7 +88,6 @@ pub(crate) struct Pipe {
     flight: VecDeque<(Nanos, Item)>,
     in_flight: usize,
     incoming: Bucket,
-    last_arrival: Nanos,
     /// The writer said that it has no more; the end waits behind the last byte.
     ending: bool,
     ended: bool,
@@ -121,7 +120,6 @@ impl Pipe {
             flight: VecDeque::new(),
             in_flight: 0,
             incoming: Bucket::default(),
-            last_arrival: 0,
             ending: false,
             ended: false,
             muted: false,
@@ -219,9 +217,8 @@ impl Pipe {
     }
 
     fn launch(&mut self, departs: Nanos, item: Item) {
-        let arrives = departs.saturating_add(self.delay()).max(self.last_arrival);
-        self.last_arrival = arrives;
-        self.flight.push_back((arrives, item));
+        // One behind another, so one that is late holds up all that follow.
+        self.flight.push_back((departs.saturating_add(self.delay()), item));
     }
 
     /// When something can happen next.
