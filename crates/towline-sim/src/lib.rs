@@ -115,6 +115,12 @@
 //! [script](StreamNetwork::script) says what each attempt to connect meets, so that redialing is tested too. In a
 //! simulation it is `sim.streams`, and a node's doors are [`Node::handle_stream`] and [`Node::poll_streams`].
 //!
+//! # In real time
+//!
+//! Nothing in a [`Network`] knows that its time is virtual. A program that calls
+//! [`advance_to`](Network::advance_to) with the clock's instants, and sleeps until
+//! [`next_event_time`](Network::next_event_time) or its sockets, is an emulator with the same links.
+//!
 //! # What "deterministic" means here
 //!
 //! * Time is an integer number of nanoseconds since the base; instants are base plus offset. Rates are kept to

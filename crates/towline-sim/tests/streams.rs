@@ -392,6 +392,7 @@ fn a_stall_delays_all_that_follows() {
 /// writer's calls accepted, in order, and all of it when nothing was cut; a cut at random leaves a prefix.
 #[test]
 fn random_traffic_arrives_in_order_and_complete() {
+    let mut digests = 0u64;
     for seed in 0..150 {
         let mut random = Random::keyed(seed, &[1]);
         let mut config = StreamConfig::new()
@@ -411,16 +412,14 @@ fn random_traffic_arrives_in_order_and_complete() {
         } else {
             Vec::new()
         };
-        let (digest, sent, got) = exchange(seed, &mut random, &config, &cuts);
-        let mut again = Random::keyed(seed, &[2]);
-        let mut once_more = again.clone();
-        let first = exchange(seed, &mut again, &config, &cuts);
+        let run = exchange(seed, &mut random.clone(), &config, &cuts);
         assert_eq!(
-            first,
-            exchange(seed, &mut once_more, &config, &cuts),
+            run,
+            exchange(seed, &mut random, &config, &cuts),
             "seed {seed}: not deterministic"
         );
-        let _ = digest;
+        let (digest, sent, got) = run;
+        digests = digests.rotate_left(1) ^ digest;
         for side in 0..2 {
             let (sent, got) = (&sent[side], &got[side]);
             assert!(sent.starts_with(got), "seed {seed} side {side}: not a prefix");
@@ -433,6 +432,8 @@ fn random_traffic_arrives_in_order_and_complete() {
         }
         assert!(is_cut || sent[0].len() + sent[1].len() > 1000, "seed {seed}: too little");
     }
+    // Pinned: the same on every machine, in debug and release.
+    assert_eq!(digests, 6528877104115028303);
 }
 
 /// Sent bytes by writer, and received bytes by writer.

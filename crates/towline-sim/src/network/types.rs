@@ -151,7 +151,7 @@ pub enum Action {
     /// A link changes.
     Link(LinkId, crate::LinkChange),
     /// Nothing passes between these hosts and all others, until [`Action::Heal`]. A second partition
-    /// replaces the first.
+    /// replaces the first. Byte streams have their own: [`StreamNetwork::partition`](crate::StreamNetwork::partition).
     Partition(Vec<HostId>),
     /// Ends the partition.
     Heal,

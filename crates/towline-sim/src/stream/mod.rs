@@ -333,9 +333,13 @@ impl StreamNetwork {
     ///
     /// [`StreamError::Unknown`], [`StreamError::NotConnected`]. A reset does not stop reading what came before.
     pub fn read(&mut self, id: StreamId, max: usize) -> Result<Bytes, StreamError> {
-        let data = self.connection(id)?.read(id.side(), max);
+        let data = self.connection(id)?.read(id.side(), max)?;
+        if !data.is_empty() {
+            self.digest.word(self.now);
+            self.digest.bytes(&data);
+        }
         self.refresh(id.connection);
-        data
+        Ok(data)
     }
 
     /// Bytes that can be read now.
@@ -453,7 +457,7 @@ impl StreamNetwork {
         self.events.pop_front()
     }
 
-    /// A digest of all events so far.
+    /// A digest of all events and of everything that was read so far.
     pub fn digest(&self) -> u64 {
         self.digest.value()
     }
