@@ -423,9 +423,6 @@ impl Session {
         let window = self.config.window;
         let Some(incoming) = &mut self.incoming[lane.index()] else { return };
         incoming.unconsumed = incoming.unconsumed.saturating_sub(cost);
-        if self.phase != Phase::Up {
-            return;
-        }
         // S5.6: not for every message, and never so late that the peer stands still.
         let more = incoming.limit(window) - incoming.advertised;
         let room = incoming.advertised - incoming.received;

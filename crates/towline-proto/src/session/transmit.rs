@@ -219,11 +219,11 @@ impl Session {
             lanes,
         };
         welcome.encode(&mut self.control);
-        (self.ack_pending, self.ack_now, self.ack_at) = (0, 0, None);
     }
 
     /// S3.4: what the peer is told of each lane, which then counts as told.
     fn lane_states(&mut self) -> [LaneState; LANES] {
+        (self.ack_pending, self.ack_now, self.ack_at) = (0, 0, None);
         let window = self.config.window;
         std::array::from_fn(|index| match &mut self.incoming[index] {
             Some(incoming) => {
