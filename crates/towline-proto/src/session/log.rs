@@ -192,7 +192,8 @@ impl Log {
 
     fn drop_acknowledged(&mut self, freed: &mut Freed) {
         let count = self.acked_run.index;
-        for run in self.runs.drain(..count) {
+        for _ in 0..count {
+            let Some(run) = self.runs.pop_front() else { break };
             freed.bytes += u64::from(run.payload);
             freed.messages += u64::from(run.messages);
             self.held.bytes -= u64::from(run.payload);
