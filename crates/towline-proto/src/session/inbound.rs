@@ -19,14 +19,15 @@ impl Session {
             if let Some(event) = self.events.pop_front() {
                 return Some(event);
             }
-            let item = match self.phase {
-                Phase::Greeting | Phase::Up => {
-                    let rules = self.rules();
-                    self.reader.next(&mut self.incoming, &rules)
+            if self.phase == Phase::Up && self.closing.is_none() {
+                let (window, max_message) = (self.config.window, self.config.max_message as u64);
+                if let Some(message) = self.reader.next_message(&mut self.incoming, window, max_message) {
+                    self.on_received(message.lane);
+                    self.stats.messages_received += 1;
+                    return Some(Event::Message(message));
                 }
-                Phase::Down | Phase::Ended => Ok(None),
-            };
-            match item {
+            }
+            match self.next_item() {
                 Ok(Some(Item::Message(message))) => {
                     self.on_received(message.lane);
                     self.stats.messages_received += 1;
@@ -47,8 +48,18 @@ impl Session {
         }
     }
 
+    #[inline(never)]
+    fn next_item(&mut self) -> Result<Option<Item>, Violation> {
+        match self.phase {
+            Phase::Greeting | Phase::Up => {
+                let rules = self.rules();
+                self.reader.next(&mut self.incoming, &rules)
+            }
+            Phase::Down | Phase::Ended => Ok(None),
+        }
+    }
+
     /// What DATA must keep to now.
-    #[inline]
     fn rules(&self) -> Rules {
         let data = if self.phase != Phase::Up {
             Err(Violation::NotTowline)

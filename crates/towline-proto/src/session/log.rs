@@ -119,15 +119,13 @@ impl Log {
         if self.sent == self.end {
             return false;
         }
-        let Some(run) = self.runs.iter().skip(self.cursor.index).find(|run| run.frames > 0) else {
-            return false;
-        };
-        if self.cursor.position + run.charge() <= limit {
-            return true;
+        let mut index = self.cursor.index;
+        while self.runs.get(index).is_some_and(|run| run.frames == 0) {
+            index += 1;
         }
-        run.frames_from(self.cursor.skip)
-            .next()
-            .is_some_and(|(header, _)| self.sent + header.charge() <= limit)
+        let Some(run) = self.runs.get(index) else { return false };
+        self.cursor.position + run.charge() <= limit
+            || run.frames_from(self.cursor.skip).next().is_some_and(|(header, _)| self.sent + header.charge() <= limit)
     }
 
     /// Hands the rest of the run at the cursor out, or as many of its frames as `limit` allows: head and body.
@@ -194,7 +192,8 @@ impl Log {
 
     fn drop_acknowledged(&mut self, freed: &mut Freed) {
         let count = self.acked_run.index;
-        for run in self.runs.drain(..count) {
+        for _ in 0..count {
+            let Some(run) = self.runs.pop_front() else { break };
             freed.bytes += u64::from(run.payload);
             freed.messages += u64::from(run.messages);
             self.held.bytes -= u64::from(run.payload);

@@ -69,6 +69,8 @@ pub struct Session {
     pub(super) now: Instant,
 
     pub(super) logs: [Option<Box<Log>>; LANES],
+    /// Bits of lanes that have something unsent, whether the window allows it or not.
+    pub(super) unsent: u8,
     pub(super) peer_limits: [u64; LANES],
     pub(super) peer_max_message: u64,
     /// Runs of more urgent lanes that each lane has waited for (S6.1).
@@ -94,6 +96,8 @@ pub struct Session {
 
     pub(super) heard: Instant,
     pub(super) ack_at: Option<Instant>,
+    /// When acknowledgements went out last.
+    pub(super) acked_at: Instant,
     pub(super) greeting_until: Option<Instant>,
     give_up_at: Option<Instant>,
     pub(super) closing: Option<Box<Closing>>,
@@ -139,6 +143,7 @@ impl Session {
             failures: 0,
             now,
             logs: Default::default(),
+            unsent: 0,
             peer_limits: [0; LANES],
             peer_max_message: u64::MAX,
             waited: [0; LANES],
@@ -158,6 +163,7 @@ impl Session {
             rtt: None,
             heard: now,
             ack_at: None,
+            acked_at: now,
             greeting_until: None,
             give_up_at: now.checked_add(window),
             closing: None,
@@ -271,22 +277,18 @@ impl Session {
             return;
         }
         let had = outgoing.max_message() as u64;
-        let (logs, stats) = (&mut self.logs, &mut self.stats);
-        outgoing.drain(|lane, run| {
-            stats.messages_enqueued += u64::from(run.messages);
-            logs[lane.index()].get_or_insert_default().push(run);
-        });
-        if had > self.peer_max_message {
-            self.withdraw();
+        if !outgoing.is_empty() {
+            let (logs, stats, unsent) = (&mut self.logs, &mut self.stats, &mut self.unsent);
+            outgoing.drain(|lane, run| {
+                stats.messages_enqueued += u64::from(run.messages);
+                *unsent |= 1 << lane.index();
+                logs[lane.index()].get_or_insert_default().push(run);
+            });
+            if had > self.peer_max_message {
+                self.withdraw();
+            }
         }
-        self.update(outgoing);
-    }
-
-    /// Tells `outgoing` what room there is, as [`enqueue`](Self::enqueue) does, and moves nothing.
-    pub fn update(&self, outgoing: &mut Outgoing) {
-        let held = |log: &Option<Box<Log>>| {
-            log.as_ref().map_or((0, 0), |log| (log.held().bytes, log.held().messages))
-        };
+        let held = |log: &Option<Box<Log>>| log.as_ref().map_or((0, 0), |log| (log.held().bytes, log.held().messages));
         outgoing.update(self.logs.iter().map(held), self.peer_max_message);
     }
 
@@ -423,9 +425,6 @@ impl Session {
         let window = self.config.window;
         let Some(incoming) = &mut self.incoming[lane.index()] else { return };
         incoming.unconsumed = incoming.unconsumed.saturating_sub(cost);
-        if self.phase != Phase::Up {
-            return;
-        }
         // S5.6: not for every message, and never so late that the peer stands still.
         let more = incoming.limit(window) - incoming.advertised;
         let room = incoming.advertised - incoming.received;
@@ -588,6 +587,7 @@ impl Session {
     pub(super) fn give_back(&mut self) -> Vec<super::Unacknowledged> {
         let mut out = Vec::new();
         self.logs.iter_mut().flatten().for_each(|log| log.give_back(&mut out));
+        self.unsent = 0;
         out
     }
 
@@ -626,6 +626,7 @@ impl Session {
             self.peer_limits[lane] = limit;
             if let Some(log) = &mut self.logs[lane] {
                 self.stats.bytes_resent += log.resume(places[lane], received, &mut self.freed);
+                self.unsent |= u8::from(!log.all_sent()) << lane;
             }
         }
     }

@@ -57,9 +57,10 @@ pub struct Outgoing {
     tail_id: u64,
     /// How large the next buffer is to be.
     buffer: usize,
-    /// What waits here, and what the session held when it last said so.
-    waiting: [Load; LANES],
-    held: [Load; LANES],
+    /// What waits here.
+    waiting: Load,
+    /// What each lane holds, here and, when it last said so, in the session.
+    load: [Load; LANES],
     accepted: Progress,
 }
 
@@ -78,8 +79,8 @@ impl Outgoing {
             tail_payload: 0,
             tail_id: 0,
             buffer: FIRST_BUFFER,
-            waiting: [Load::default(); LANES],
-            held: [Load::default(); LANES],
+            waiting: Load::default(),
+            load: [Load::default(); LANES],
             accepted: Progress::default(),
         }
     }
@@ -123,35 +124,30 @@ impl Outgoing {
             }
             Payload::Bytes(data) => self.push_large(lane, id, reply_to, data),
         }
-        let load = &mut self.waiting[lane.index()];
-        load.bytes += len;
-        load.messages += 1;
+        for load in [&mut self.waiting, &mut self.load[lane.index()]] {
+            load.bytes += len;
+            load.messages += 1;
+        }
         Ok(id)
     }
 
     /// Whether [`push`](Self::push) would say [`SendError::Full`] to a message of `len` octets on this lane.
     #[inline]
     pub fn is_full(&self, lane: Lane, len: usize) -> bool {
-        let (waiting, held) = (&self.waiting[lane.index()], &self.held[lane.index()]);
-        let messages = waiting.messages + held.messages;
-        messages > 0
-            && (messages >= self.limits.max_messages
-                || waiting.bytes + held.bytes + len > self.limits.max_bytes)
+        let load = &self.load[lane.index()];
+        load.messages > 0
+            && (load.messages >= self.limits.max_messages || load.bytes + len > self.limits.max_bytes)
     }
 
     #[cold]
     fn refusal(&self, lane: Lane, len: usize) -> SendError {
-        let (waiting, held) = (&self.waiting[lane.index()], &self.held[lane.index()]);
+        let Load { bytes, messages } = self.load[lane.index()];
         if self.closed {
             SendError::Closed
         } else if len > self.max_message {
             SendError::TooLarge { len, max: self.max_message }
         } else {
-            SendError::Full {
-                lane,
-                bytes: waiting.bytes + held.bytes,
-                messages: waiting.messages + held.messages,
-            }
+            SendError::Full { lane, bytes, messages }
         }
     }
 
@@ -162,7 +158,10 @@ impl Outgoing {
         let header = self.header(Part::Whole, id, reply_to, data.len(), data.len());
         let mut octets = [0; MAX_DATA_HEADER];
         let used = header.encode(&mut octets);
-        self.tail.extend_from_slice(&octets[..used]);
+        // A copy of constant length costs less than one of the right length.
+        let end = self.tail.len() + used;
+        self.tail.extend_from_slice(&octets);
+        self.tail.truncate(end);
         self.tail.extend_from_slice(data);
         self.count(used, data.len());
     }
@@ -241,9 +240,13 @@ impl Outgoing {
 
     /// Ends the run at the tail.
     fn cut(&mut self, body: Bytes, messages: u32) {
-        if self.tail_frames == 0 {
-            return;
+        if self.tail_frames > 0 {
+            let run = self.tail_run(body, messages);
+            self.queue.push((self.tail_lane, run));
         }
+    }
+
+    fn tail_run(&mut self, body: Bytes, messages: u32) -> Run {
         let run = Run {
             head: self.tail.split().freeze(),
             body,
@@ -253,21 +256,25 @@ impl Outgoing {
             withdrawn: 0,
         };
         (self.tail_frames, self.tail_payload) = (0, 0);
-        self.queue.push((self.tail_lane, run));
+        run
     }
 
     /// Hands every run over, in order.
+    #[inline]
     pub(super) fn drain(&mut self, mut each: impl FnMut(Lane, Run)) {
-        self.cut(Bytes::new(), self.tail_frames);
         for (lane, run) in self.queue.drain(..) {
             each(lane, run);
         }
-        self.waiting = [Load::default(); LANES];
+        if self.tail_frames > 0 {
+            let run = self.tail_run(Bytes::new(), self.tail_frames);
+            each(self.tail_lane, run);
+        }
+        self.waiting = Load::default();
     }
 
-    /// Takes over what the session holds and what the peer takes.
+    /// Takes over what the session holds and what the peer takes. What waits here must have been drained.
     pub(super) fn update(&mut self, held: impl Iterator<Item = (u64, u64)>, peer_max_message: u64) {
-        for (slot, (bytes, messages)) in self.held.iter_mut().zip(held) {
+        for (slot, (bytes, messages)) in self.load.iter_mut().zip(held) {
             *slot = Load { bytes: bytes as usize, messages: messages as usize };
         }
         self.max_message =
@@ -276,12 +283,12 @@ impl Outgoing {
 
     /// Octets of payload waiting here for `enqueue`.
     pub fn bytes(&self) -> usize {
-        self.waiting.iter().map(|load| load.bytes).sum()
+        self.waiting.bytes
     }
 
     /// Messages waiting here for `enqueue`.
     pub fn messages(&self) -> usize {
-        self.waiting.iter().map(|load| load.messages).sum()
+        self.waiting.messages
     }
 
     /// Nothing waits here.

@@ -8,7 +8,7 @@ use super::frame::{
     DataHeader, MAX_CONTROL_HEADER, MAX_DATA_HEADER, Part, Violation, decode_control, decode_data,
     is_data,
 };
-use super::message::{Lane, Message, MessageId};
+use super::message::{FRAME_CHARGE, Lane, Message, MessageId};
 
 /// What is left of a payload below which no direct read is offered: a pooled buffer does as well.
 const MIN_DIRECT: usize = 4096;
@@ -132,8 +132,34 @@ impl Reader {
         self.backlog.shrink_to_fit();
     }
 
+    /// The usual case by a short way: a message that lies whole in the input and breaks no rule. Otherwise `None`,
+    /// with nothing changed, and [`next`](Self::next) finds out why.
+    #[inline(always)]
+    pub(super) fn next_message(&mut self, lanes: &mut Lanes, window: u64, max_message: u64) -> Option<Message> {
+        if self.body.is_some() || !self.partial.is_empty() {
+            return None;
+        }
+        let data = self.input.get(self.at..)?;
+        if !is_data(*data.first()?) {
+            return None;
+        }
+        let Ok(Some(header)) = decode_data(data) else { return None };
+        if header.part != Part::Whole || data.len() - header.header < header.len {
+            return None;
+        }
+        let rules = Rules { window, max_message, data: Ok(()) };
+        let lane = admit(lanes, &rules, &header).ok()?;
+        let id = identify(lane, &header).ok()?;
+        lane.last_id = id.value();
+        lane.received += header.charge();
+        let begin = self.at + header.header;
+        self.at = begin + header.len;
+        let data = self.input.slice(begin..self.at);
+        lane.unconsumed += data.len() as u64 + FRAME_CHARGE;
+        Some(Message { id, reply_to: header.reply_to, lane: header.lane, data })
+    }
+
     /// The next whole frame, or `None` when the input is used up.
-    #[inline]
     pub(super) fn next(
         &mut self,
         lanes: &mut Lanes,
@@ -152,6 +178,12 @@ impl Reader {
                 }
                 continue;
             };
+            if rules.data.is_ok()
+                && let Some(message) = self.next_message(lanes, rules.window, rules.max_message)
+            {
+                return Ok(Some(Item::Message(message)));
+            }
+            let data = self.input.get(self.at..).unwrap_or_default();
             if self.body.is_some() {
                 if let Some(item) = self.fill(lanes)? {
                     return Ok(Some(item));
@@ -165,9 +197,6 @@ impl Reader {
                     self.stash();
                     continue;
                 };
-                if header.part == Part::Whole && data.len() - header.header >= header.len {
-                    return self.whole(lanes, rules, &header).map(Some);
-                }
                 self.at += header.header;
                 self.begin(lanes, rules, &header)?;
                 if let Some(item) = self.fill(lanes)? {
@@ -184,26 +213,6 @@ impl Reader {
                 }
             }
         }
-    }
-
-    /// The usual case: a message that lies whole in the input.
-    #[inline]
-    fn whole(
-        &mut self,
-        lanes: &mut Lanes,
-        rules: &Rules,
-        header: &DataHeader,
-    ) -> Result<Item, Violation> {
-        let lane = admit(lanes, rules, header)?;
-        let id = identify(lane, header)?;
-        lane.last_id = id.value();
-        let begin = self.at + header.header;
-        self.at = begin + header.len;
-        let data = self.input.slice(begin..self.at);
-        let message = Message { id, reply_to: header.reply_to, lane: header.lane, data };
-        lane.received += header.charge();
-        lane.unconsumed += message.cost();
-        Ok(Item::Message(message))
     }
 
     /// Keeps what there is of a header or control frame.

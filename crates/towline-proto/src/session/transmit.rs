@@ -14,6 +14,10 @@ use super::message::LANES;
 const MAX_WAIT: u8 = 16;
 /// Data of so few octets is copied behind control frames rather than handed out by itself.
 const MERGE: usize = 512;
+/// S5.5: an acknowledgement rides along with data when so much has come since the last one, or enough time.
+const RIDE: u64 = 16 << 10;
+/// Control frames are written into buffers of this size.
+const CONTROL_BUFFER: usize = 512;
 
 impl Session {
     /// Appends what is to be written to the wire, in order, and returns its octets: about `max_bytes`, more by
@@ -66,14 +70,14 @@ impl Session {
             self.put_welcome();
         }
         // S5.5: acknowledgements go with data that goes anyway.
-        if self.ack_now != 0 || (self.ack_pending != 0 && self.data_ready()) {
+        if self.ack_now != 0 || (self.ack_pending != 0 && self.ack_rides() && self.data_ready()) {
             self.put_acks();
         }
         if let Some(token) = self.pong.take() {
             put_ints(&mut self.control, kind::PONG, [token]);
         }
         let mut sent = self.put_data(max_bytes, out);
-        if sent + self.control.len() < max_bytes {
+        if sent + self.control.len() < max_bytes && (self.ack_wanted || self.closing.is_some()) {
             if self.ack_wanted && self.ping.is_none() {
                 self.ack_wanted = false;
                 self.send_ping(self.now);
@@ -88,6 +92,13 @@ impl Session {
         sent
     }
 
+    /// S5.5: whether it is worth to acknowledge along with data: always when little is going on, now and then when
+    /// much is.
+    fn ack_rides(&self) -> bool {
+        self.now >= self.acked_at + self.config.ack_delay / 2
+            || self.incoming.iter().flatten().any(|lane| lane.received - lane.acknowledged >= RIDE)
+    }
+
     fn put_close_if_due(&mut self) {
         if self.close_due() {
             let mut control = std::mem::take(&mut self.control);
@@ -97,22 +108,23 @@ impl Session {
     }
 
     fn data_ready(&self) -> bool {
-        self.logs
-            .iter()
-            .zip(&self.peer_limits)
-            .any(|(log, limit)| log.as_ref().is_some_and(|log| log.ready(*limit)))
+        self.unsent != 0 && (0..LANES).any(|lane| self.lane_ready(lane))
+    }
+
+    fn lane_ready(&self, lane: usize) -> bool {
+        self.logs[lane].as_ref().is_some_and(|log| log.ready(self.peer_limits[lane]))
     }
 
     /// Runs of frames, lane by lane, until `max_bytes` are there.
     fn put_data(&mut self, max_bytes: usize, out: &mut Vec<Bytes>) -> usize {
         let mut sent = 0;
-        while sent + self.control.len() < max_bytes {
+        while self.unsent != 0 && sent + self.control.len() < max_bytes {
             let Some(lane) = self.next_lane() else { break };
-            let Some((head, body)) =
-                self.logs[lane].as_mut().and_then(|log| log.take(self.peer_limits[lane]))
-            else {
-                break;
-            };
+            let Some(log) = &mut self.logs[lane] else { break };
+            let Some((head, body)) = log.take(self.peer_limits[lane]) else { break };
+            if log.all_sent() {
+                self.unsent &= !(1 << lane);
+            }
             if head.len() <= MERGE && !self.control.is_empty() {
                 self.control.extend_from_slice(&head);
                 if body.is_empty() {
@@ -133,10 +145,11 @@ impl Session {
 
     /// S6.1: the most urgent lane that can send, unless a less urgent one has waited long enough.
     fn next_lane(&mut self) -> Option<usize> {
-        let mut ready = [false; LANES];
-        for (ready, (log, limit)) in ready.iter_mut().zip(self.logs.iter().zip(&self.peer_limits)) {
-            *ready = log.as_ref().is_some_and(|log| log.ready(*limit));
+        // One lane alone has nobody to wait for; whether its window is open shows when it is taken from.
+        if self.unsent.is_power_of_two() {
+            return Some(self.unsent.trailing_zeros() as usize);
         }
+        let ready: [bool; LANES] = std::array::from_fn(|lane| self.lane_ready(lane));
         let first = ready.iter().position(|&ready| ready)?;
         let waited_enough = |&lane: &usize| ready[lane] && self.waited[lane] >= MAX_WAIT;
         let chosen = (first + 1..LANES).find(waited_enough).unwrap_or(first);
@@ -162,8 +175,11 @@ impl Session {
     fn put_acks(&mut self) {
         let lanes = std::mem::take(&mut self.ack_pending) | std::mem::take(&mut self.ack_now);
         self.ack_at = None;
+        self.acked_at = self.now;
         let window = self.config.window;
-        self.control.reserve(64);
+        if self.control.capacity() - self.control.len() < 128 {
+            self.control.reserve(CONTROL_BUFFER);
+        }
         for (index, incoming) in self.incoming.iter_mut().enumerate() {
             let Some(incoming) = incoming.as_mut().filter(|_| lanes & (1 << index) != 0) else {
                 continue;
@@ -219,11 +235,11 @@ impl Session {
             lanes,
         };
         welcome.encode(&mut self.control);
-        (self.ack_pending, self.ack_now, self.ack_at) = (0, 0, None);
     }
 
     /// S3.4: what the peer is told of each lane, which then counts as told.
     fn lane_states(&mut self) -> [LaneState; LANES] {
+        (self.ack_pending, self.ack_now, self.ack_at) = (0, 0, None);
         let window = self.config.window;
         std::array::from_fn(|index| match &mut self.incoming[index] {
             Some(incoming) => {

@@ -180,12 +180,8 @@ fn check_rest(world: &mut World) {
         return;
     }
     for end in [End::Client, End::Server] {
-        assert_eq!(
-            world.ledger.pending(end),
-            0,
-            "{end:?}: something was never delivered: {:?}",
-            world.ledger
-        );
+        let pending = world.ledger.pending(end);
+        assert_eq!(pending, 0, "{end:?}: something was never delivered: {}", world.summary());
         let side = world.side(end);
         let session = side.session.as_ref().expect("both ends are there");
         assert!(

@@ -493,7 +493,7 @@ impl World {
             }
             self.advance(Duration::from_millis(20));
         }
-        panic!("messages stay unacknowledged: {:?}", self.ledger);
+        panic!("messages stay unacknowledged: {}", self.summary());
     }
 
     /// Breaks the newest wire: of what is under way, so many octets arrive at either end.
@@ -533,6 +533,25 @@ impl World {
             Event::WireFailed(super::WireError::Violation(violation)) => Some(*violation),
             _ => None,
         })
+    }
+
+    /// What happened, in short, for the message of a failed test.
+    pub fn summary(&mut self) -> String {
+        let mut out = String::new();
+        for end in [End::Client, End::Server] {
+            let (pending, queued) = (self.ledger.pending(end), self.ledger.queued(end));
+            let side = self.side(end);
+            let session = side.session.as_ref().map(|session| {
+                (session.is_established(), session.is_ended(), session.unacknowledged(), session.stats())
+            });
+            out += &format!(
+                "\n{end:?}: pending {pending}, queued {queued}, session {session:?}, acknowledged {:?} of {:?}, events {:?}",
+                side.session.as_ref().map(|session| session.acknowledged()),
+                side.outgoing.accepted(),
+                side.events.iter().map(|event| format!("{event:?}").chars().take(60).collect()).collect::<Vec<String>>(),
+            );
+        }
+        out
     }
 
     /// Gives octets to one end as if the wire had brought them.
