@@ -3,6 +3,9 @@
 #[cfg(feature = "tls")]
 pub use towline_proto::tls::{ClientAuth, Error, KeyLog, Pin, Provider, TlsState, Version};
 
+#[cfg(feature = "cert")]
+pub use towline_proto::tls::{SelfSigned, self_signed};
+
 #[cfg(not(feature = "tls"))]
 mod absent {
     /// Never made: this build has no TLS.

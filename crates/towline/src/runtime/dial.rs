@@ -91,6 +91,7 @@ impl Runtime {
             window: options.redial_window,
             head_start: options.head_start,
             dial_timeout: options.connect_timeout,
+            ..Policy::default()
         };
         let mut redial = Redial::new(policy, addresses.len(), random_u64());
         redial.start(self.now);
