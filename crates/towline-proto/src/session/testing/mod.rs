@@ -542,13 +542,21 @@ impl World {
             let (pending, queued) = (self.ledger.pending(end), self.ledger.queued(end));
             let side = self.side(end);
             let session = side.session.as_ref().map(|session| {
-                (session.is_established(), session.is_ended(), session.unacknowledged(), session.stats())
+                (
+                    session.is_established(),
+                    session.is_ended(),
+                    session.unacknowledged(),
+                    session.stats(),
+                )
             });
             out += &format!(
                 "\n{end:?}: pending {pending}, queued {queued}, session {session:?}, acknowledged {:?} of {:?}, events {:?}",
                 side.session.as_ref().map(|session| session.acknowledged()),
                 side.outgoing.accepted(),
-                side.events.iter().map(|event| format!("{event:?}").chars().take(60).collect()).collect::<Vec<String>>(),
+                side.events
+                    .iter()
+                    .map(|event| format!("{event:?}").chars().take(60).collect())
+                    .collect::<Vec<String>>(),
             );
         }
         out
