@@ -82,7 +82,8 @@ impl Ledger {
     }
 
     pub(super) fn enqueued(&mut self, end: End, count: usize) {
-        self.queued[of(end)].drain(..count);
+        let queued = &mut self.queued[of(end)];
+        queued.drain(..count.min(queued.len()));
     }
 
     /// `at` has received a message of the other end.

@@ -1,3 +1,4 @@
 //! Tests of the session, by what they are about.
 
 mod random;
+mod vectors;
