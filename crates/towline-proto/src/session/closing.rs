@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
-use super::error::{CloseCode, WireError};
+use super::error::{CloseCode, Refusal, WireError};
 use super::event::Event;
 use super::frame::{Fields, Violation, cut_reason, kind, put_control, put_int, put_reason};
 use super::machine::{Phase, Session};
@@ -52,7 +52,10 @@ impl Session {
     /// Ends at once, without an event. The peer is told if `poll_transmit` still gets to the wire. Returns what
     /// was not acknowledged.
     pub fn abort_with(&mut self, code: CloseCode, reason: &str) -> Vec<Unacknowledged> {
-        if self.phase == Phase::Up {
+        if self.phase == Phase::Up && self.greeting_due {
+            // The WELCOME has not gone out: the client still waits for one word or the other.
+            self.last_words = Refusal { code, reason: reason.to_owned() }.encode();
+        } else if self.phase == Phase::Up {
             let mut out = self.final_acknowledgements();
             put_control(&mut out, kind::ABORT, |body| put_reason(body, code, reason));
             self.last_words = out.freeze();

@@ -21,7 +21,9 @@ impl Session {
             }
             if self.phase == Phase::Up && self.closing.is_none() {
                 let (window, max_message) = (self.config.window, self.config.max_message as u64);
-                if let Some(message) = self.reader.next_message(&mut self.incoming, window, max_message) {
+                if let Some(message) =
+                    self.reader.next_message(&mut self.incoming, window, max_message)
+                {
                     self.on_received(message.lane);
                     self.stats.messages_received += 1;
                     return Some(Event::Message(message));

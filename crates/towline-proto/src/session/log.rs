@@ -125,7 +125,10 @@ impl Log {
         }
         let Some(run) = self.runs.get(index) else { return false };
         self.cursor.position + run.charge() <= limit
-            || run.frames_from(self.cursor.skip).next().is_some_and(|(header, _)| self.sent + header.charge() <= limit)
+            || run
+                .frames_from(self.cursor.skip)
+                .next()
+                .is_some_and(|(header, _)| self.sent + header.charge() <= limit)
     }
 
     /// Hands the rest of the run at the cursor out, or as many of its frames as `limit` allows: head and body.

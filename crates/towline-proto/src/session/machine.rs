@@ -288,7 +288,9 @@ impl Session {
                 self.withdraw();
             }
         }
-        let held = |log: &Option<Box<Log>>| log.as_ref().map_or((0, 0), |log| (log.held().bytes, log.held().messages));
+        let held = |log: &Option<Box<Log>>| {
+            log.as_ref().map_or((0, 0), |log| (log.held().bytes, log.held().messages))
+        };
         outgoing.update(self.logs.iter().map(held), self.peer_max_message);
     }
 

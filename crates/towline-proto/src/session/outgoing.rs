@@ -136,7 +136,8 @@ impl Outgoing {
     pub fn is_full(&self, lane: Lane, len: usize) -> bool {
         let load = &self.load[lane.index()];
         load.messages > 0
-            && (load.messages >= self.limits.max_messages || load.bytes + len > self.limits.max_bytes)
+            && (load.messages >= self.limits.max_messages
+                || load.bytes + len > self.limits.max_bytes)
     }
 
     #[cold]

@@ -135,7 +135,12 @@ impl Reader {
     /// The usual case by a short way: a message that lies whole in the input and breaks no rule. Otherwise `None`,
     /// with nothing changed, and [`next`](Self::next) finds out why.
     #[inline(always)]
-    pub(super) fn next_message(&mut self, lanes: &mut Lanes, window: u64, max_message: u64) -> Option<Message> {
+    pub(super) fn next_message(
+        &mut self,
+        lanes: &mut Lanes,
+        window: u64,
+        max_message: u64,
+    ) -> Option<Message> {
         if self.body.is_some() || !self.partial.is_empty() {
             return None;
         }

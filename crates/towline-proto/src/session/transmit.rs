@@ -76,8 +76,8 @@ impl Session {
         if let Some(token) = self.pong.take() {
             put_ints(&mut self.control, kind::PONG, [token]);
         }
-        let mut sent = self.put_data(max_bytes, out);
-        if sent + self.control.len() < max_bytes && (self.ack_wanted || self.closing.is_some()) {
+        let (mut sent, data) = self.put_data(max_bytes, out);
+        if data < max_bytes && (self.ack_wanted || self.closing.is_some()) {
             if self.ack_wanted && self.ping.is_none() {
                 self.ack_wanted = false;
                 self.send_ping(self.now);
@@ -115,16 +115,18 @@ impl Session {
         self.logs[lane].as_ref().is_some_and(|log| log.ready(self.peer_limits[lane]))
     }
 
-    /// Runs of frames, lane by lane, until `max_bytes` are there.
-    fn put_data(&mut self, max_bytes: usize, out: &mut Vec<Bytes>) -> usize {
-        let mut sent = 0;
-        while self.unsent != 0 && sent + self.control.len() < max_bytes {
+    /// Runs of frames, lane by lane, until `max_bytes` of them are there: the octets put out, and those of data. What
+    /// is in `control` goes first and does not count, so that no stream of PINGs keeps data from moving.
+    fn put_data(&mut self, max_bytes: usize, out: &mut Vec<Bytes>) -> (usize, usize) {
+        let (mut sent, mut data) = (0, 0);
+        while self.unsent != 0 && data < max_bytes {
             let Some(lane) = self.next_lane() else { break };
             let Some(log) = &mut self.logs[lane] else { break };
             let Some((head, body)) = log.take(self.peer_limits[lane]) else { break };
             if log.all_sent() {
                 self.unsent &= !(1 << lane);
             }
+            data += head.len() + body.len();
             if head.len() <= MERGE && !self.control.is_empty() {
                 self.control.extend_from_slice(&head);
                 if body.is_empty() {
@@ -140,7 +142,7 @@ impl Session {
                 out.push(body);
             }
         }
-        sent
+        (sent, data)
     }
 
     /// S6.1: the most urgent lane that can send, unless a less urgent one has waited long enough.

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use bytes::{Bytes, BytesMut};
 
 use super::super::frame::{
-    DataHeader, Fields, MAX_DATA_HEADER, Part, Violation, decode_control, decode_data, is_data, kind, put_control,
-    put_int, put_ints, put_reason,
+    DataHeader, Fields, MAX_DATA_HEADER, Part, Violation, decode_control, decode_data, is_data,
+    kind, put_control, put_int, put_ints, put_reason,
 };
 use super::super::handshake::{Hello, LaneState, Welcome, decode_refuse};
 use super::super::testing::{End, World, small};
@@ -41,7 +41,10 @@ fn section(name: &str) -> Vec<(&'static str, Vec<u8>, &'static str)> {
 }
 
 fn lanes() -> [LaneState; LANES] {
-    std::array::from_fn(|lane| LaneState { received: lane as u64 * 100, limit: 4_194_304 + lane as u64 * 100 })
+    std::array::from_fn(|lane| LaneState {
+        received: lane as u64 * 100,
+        limit: 4_194_304 + lane as u64 * 100,
+    })
 }
 
 fn hello() -> Hello {
@@ -56,7 +59,14 @@ fn hello() -> Hello {
     }
 }
 
-fn data(part: Part, lane: Lane, id: Option<u64>, reply_to: Option<u64>, payload: &[u8], total: u64) -> Bytes {
+fn data(
+    part: Part,
+    lane: Lane,
+    id: Option<u64>,
+    reply_to: Option<u64>,
+    payload: &[u8],
+    total: u64,
+) -> Bytes {
     let (id, reply_to) = (id.and_then(MessageId::new), reply_to.and_then(MessageId::new));
     let header = DataHeader { part, lane, id, reply_to, len: payload.len(), total, header: 0 };
     let mut octets = [0; MAX_DATA_HEADER];
@@ -83,7 +93,9 @@ fn frames() -> Vec<(&'static str, Bytes)> {
         ("hello", encoded(&|out| hello().encode(out))),
         (
             "welcome",
-            encoded(&|out| Welcome { version: 1, epoch: 1, max_message: 65_536, lanes: lanes() }.encode(out)),
+            encoded(&|out| {
+                Welcome { version: 1, epoch: 1, max_message: 65_536, lanes: lanes() }.encode(out)
+            }),
         ),
         ("refuse", Refusal { code: CloseCode::BUSY, reason: "full".into() }.encode()),
         ("ack", encoded(&|out| put_ints(out, kind::ACK, [2, 300, 4_194_604]))),
@@ -116,16 +128,21 @@ fn meaning(frame: &[u8]) -> Result<String, Violation> {
         let header = decode_data(frame)?.ok_or(incomplete)?;
         assert_eq!(frame.len(), header.header + header.len);
         let DataHeader { part, lane, id, reply_to, total, len, .. } = header;
-        return Ok(format!("DATA {part:?} lane {} id {id:?} reply-to {reply_to:?} length {len} total {total}", lane.index()));
+        return Ok(format!(
+            "DATA {part:?} lane {} id {id:?} reply-to {reply_to:?} length {len} total {total}",
+            lane.index()
+        ));
     }
     let (number, header, len) = decode_control(frame)?.ok_or(incomplete)?;
     let body = frame.get(header..header + len).ok_or(incomplete)?;
     let mut fields = Fields::new(number, body);
     Ok(match number {
         kind::HELLO => {
-            let (hello, rest) = Handshake::new().handle_input(Bytes::copy_from_slice(frame))?.ok_or(incomplete)?;
+            let (hello, rest) =
+                Handshake::new().handle_input(Bytes::copy_from_slice(frame))?.ok_or(incomplete)?;
             assert!(rest.is_empty());
-            let Hello { min_version, max_version, session, attempt, epoch, max_message, lanes } = hello;
+            let Hello { min_version, max_version, session, attempt, epoch, max_message, lanes } =
+                hello;
             format!(
                 "HELLO versions {min_version} to {max_version} session {} attempt {attempt} epoch {epoch} max_message {max_message} lanes {}",
                 hex(&session.0),
@@ -134,18 +151,30 @@ fn meaning(frame: &[u8]) -> Result<String, Violation> {
         }
         kind::WELCOME => {
             let Welcome { version, epoch, max_message, lanes } = Welcome::decode(body)?;
-            format!("WELCOME version {version} epoch {epoch} max_message {max_message} lanes {}", states(&lanes))
+            format!(
+                "WELCOME version {version} epoch {epoch} max_message {max_message} lanes {}",
+                states(&lanes)
+            )
         }
         kind::REFUSE => {
             let (CloseCode(code), reason) = decode_refuse(body)?;
             format!("REFUSE code {code} reason {reason:?}")
         }
-        kind::ACK => format!("ACK lane {} position {} limit {}", fields.lane()?.index(), fields.int()?, fields.int()?),
+        kind::ACK => format!(
+            "ACK lane {} position {} limit {}",
+            fields.lane()?.index(),
+            fields.int()?,
+            fields.int()?
+        ),
         kind::PING => format!("PING {}", fields.int()?),
         kind::PONG => format!("PONG {}", fields.int()?),
         kind::CLOSED => "CLOSED".into(),
         kind::CLOSE | kind::FAIL | kind::ABORT => {
-            let flags = if number == kind::CLOSE { format!("CLOSE flags {}", fields.int()?) } else { String::new() };
+            let flags = if number == kind::CLOSE {
+                format!("CLOSE flags {}", fields.int()?)
+            } else {
+                String::new()
+            };
             let name = ["", "FAIL", "ABORT"][usize::from(number.saturating_sub(8))];
             let (CloseCode(code), reason) = fields.reason()?;
             format!("{flags}{name} code {code} reason {reason:?}")
@@ -190,7 +219,9 @@ fn frames_that_must_be_refused_are_refused_by_the_rule() {
         let code = world.violated(End::Server).map(|violation| violation.code());
         world.drive();
         let told = world.client.events.iter().find_map(|event| match event {
-            super::super::Event::WireFailed(super::super::WireError::PeerFailed { code, .. }) => Some(*code),
+            super::super::Event::WireFailed(super::super::WireError::PeerFailed {
+                code, ..
+            }) => Some(*code),
             _ => None,
         });
         assert_eq!(told, code, "{name}");
@@ -205,7 +236,11 @@ fn conversation() -> [BytesMut; 2] {
     let mut sent = [BytesMut::new(), BytesMut::new()];
     let push = |world: &mut World, end, id: Option<u64>, reply: Option<u64>, data: &[u8]| {
         let (id, reply) = (id.and_then(MessageId::new), reply.and_then(MessageId::new));
-        world.side(end).outgoing.push(Lane::NORMAL, id, reply, Payload::Slice(data)).expect("accepted");
+        world
+            .side(end)
+            .outgoing
+            .push(Lane::NORMAL, id, reply, Payload::Slice(data))
+            .expect("accepted");
     };
     world.ledger.trusting = false;
     world.dial();
@@ -214,7 +249,9 @@ fn conversation() -> [BytesMut; 2] {
     for step in 0..8 {
         match step {
             2 => push(&mut world, End::Server, Some(500), Some(1), b"answer"),
-            3 => push(&mut world, End::Server, None, None, b"a message of three fragments, in order"),
+            3 => {
+                push(&mut world, End::Server, None, None, b"a message of three fragments, in order")
+            }
             4 => world.close(End::Client, CloseCode::NORMAL),
             _ => {}
         }
