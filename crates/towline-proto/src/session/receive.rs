@@ -363,6 +363,11 @@ impl Reader {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn footprint(&self) -> usize {
+        self.backlog.capacity() * size_of::<Bytes>() + self.partial.capacity() + self.input.len()
+    }
+
     /// Whether nothing of the wire has come yet.
     pub(super) fn is_fresh(&self) -> bool {
         self.at >= self.input.len()

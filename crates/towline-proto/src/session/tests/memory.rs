@@ -3,13 +3,39 @@
 use std::time::Duration;
 
 use super::super::testing::{End, World};
-use super::super::{Config, Lane, Session};
+use super::super::receive::Incoming;
+use super::super::{Config, Event, Lane, Session};
 
-/// The structure itself; what hangs on it is measured by `tests/session_memory.rs`.
+/// The session and everything on the heap that it owns; the configuration is shared.
+fn footprint(session: &Session) -> usize {
+    let logs: usize = session.logs.iter().flatten().map(|log| log.footprint()).sum();
+    let incoming = session.incoming.iter().flatten().count() * size_of::<Incoming>();
+    let events = session.events.capacity() * size_of::<Event>();
+    // A buffer of `BytesMut` that is shared has a header of its own.
+    let control = if session.control.capacity() > 0 { session.control.capacity() + 48 } else { 0 };
+    size_of::<Session>() + logs + incoming + events + control + session.reader.footprint()
+}
+
 #[test]
-fn the_structures_are_small() {
-    assert!(size_of::<Session>() <= 720, "Session takes {}", size_of::<Session>());
-    assert!(size_of::<super::super::Event>() <= 64);
+fn an_idle_session_is_small() {
+    let mut world = World::connected(Config::default());
+    for _ in 0..100 {
+        world.send(End::Client, 1000);
+        world.send(End::Server, 5000);
+        world.push(End::Client, Lane::URGENT, 10, None).expect("room");
+    }
+    world.settle();
+    world.advance(Duration::from_secs(15));
+    world.drive();
+    world.advance(Duration::from_secs(15));
+    for end in [End::Client, End::Server] {
+        let size = footprint(world.side(end).session());
+        assert!(size <= 1228, "{end:?}: {size} octets");
+        let outgoing = &mut world.side(end).outgoing;
+        outgoing.shrink();
+        assert!(size_of_val(outgoing) <= 320);
+    }
+    assert!(size_of::<Event>() <= 64);
 }
 
 #[test]

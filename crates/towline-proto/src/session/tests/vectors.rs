@@ -9,7 +9,7 @@ use super::super::frame::{
     kind, put_control, put_int, put_ints, put_reason,
 };
 use super::super::handshake::{Hello, LaneState, Welcome, decode_refuse};
-use super::super::testing::{End, World, small};
+use super::super::testing::{End, World, session_frames, small};
 use super::super::{CloseCode, Handshake, LANES, Lane, MessageId, Payload, Refusal, SessionId};
 
 const FILE: &str = include_str!("../../../../../docs/vectors/session.txt");
@@ -289,5 +289,15 @@ fn print_vectors() {
     println!("[conversation]");
     for (name, octets) in ["client", "server"].into_iter().zip(conversation()) {
         println!("{name} = {}", hex(&octets));
+    }
+}
+
+#[test]
+fn every_vector_and_every_cut_of_it_ends_without_a_panic() {
+    for (_, octets, _) in ["frames", "accepted", "refused", "conversation"].into_iter().flat_map(section) {
+        for cut in 0..=octets.len().min(40) {
+            session_frames(&octets[..cut]);
+        }
+        session_frames(&octets);
     }
 }
