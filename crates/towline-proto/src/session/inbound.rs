@@ -29,6 +29,10 @@ impl Session {
                     return Some(Event::Message(message));
                 }
             }
+            if self.reader.is_drained() {
+                self.report_freed();
+                return self.events.pop_front();
+            }
             match self.next_item() {
                 Ok(Some(Item::Message(message))) => {
                     self.on_received(message.lane);

@@ -25,7 +25,7 @@ impl Session {
     /// handed out cannot be overtaken any more. Call it when the transport has room; nothing is lost by waiting.
     pub fn poll_transmit(&mut self, now: Instant, max_bytes: usize, out: &mut Vec<Bytes>) -> usize {
         self.now = now;
-        if max_bytes == 0 {
+        if max_bytes == 0 || self.is_quiet() {
             return 0;
         }
         let mut sent = 0;
@@ -63,6 +63,17 @@ impl Session {
                     || self.close_due()
             }
         }
+    }
+
+    /// A quick look that rules most empty calls out.
+    #[inline]
+    fn is_quiet(&self) -> bool {
+        self.phase == Phase::Up
+            && self.unsent | self.ack_now == 0
+            && !(self.greeting_due || self.ack_wanted)
+            && self.pong.is_none()
+            && self.ping.is_none()
+            && self.closing.is_none()
     }
 
     fn transmit(&mut self, max_bytes: usize, out: &mut Vec<Bytes>) -> usize {
@@ -165,6 +176,7 @@ impl Session {
         Some(chosen)
     }
 
+    #[inline]
     fn flush_control(&mut self, out: &mut Vec<Bytes>) -> usize {
         let len = self.control.len();
         if len > 0 {
