@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::closing::abort_frame;
 use super::error::{CloseCode, WireError};
 use super::event::Event;
 use super::frame::{Fields, Violation, kind};
@@ -180,8 +181,8 @@ impl Session {
         self.settle();
         if known {
             if self.closing.is_some() {
-                // There is nobody left to drain to.
-                self.last_words = self.failure(&WireError::HandshakeTimeout);
+                // There is nobody left to drain to; the newcomer need not wait for this client.
+                self.last_words = abort_frame(CloseCode::ENDED, "the session was closing");
                 self.finish(CloseCode::ENDED);
                 return Ok(());
             }

@@ -188,7 +188,7 @@ impl World {
         len: usize,
         reply_to: Option<MessageId>,
     ) -> Result<MessageId, SendError> {
-        let data = payload(self.ledger.next(), len);
+        let data = payload(self.ledger.next_number(), len);
         let outgoing = &mut self.side(end).outgoing;
         let shared = data[0] & 1 == 0;
         let id = outgoing.push(

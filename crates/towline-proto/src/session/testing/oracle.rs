@@ -64,7 +64,7 @@ const fn of(end: End) -> usize {
 
 impl Ledger {
     /// The number of the next message's content.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_number(&mut self) -> u64 {
         self.made += 1;
         self.made
     }

@@ -141,6 +141,22 @@ fn an_abort_before_the_welcome_refuses() {
     assert!(matches!(ended, Some(Event::GaveUp { error: Some(_), .. })), "{ended:?}");
 }
 
+/// S7.7.
+#[test]
+fn closing_towards_a_restarted_server_ends_both() {
+    let mut world = World::connected(small());
+    world.send(End::Client, 50);
+    world.transmit(End::Client, usize::MAX);
+    world.cut(0, 0);
+    world.drive();
+    world.crash();
+    world.close(End::Client, CODE);
+    world.dial();
+    world.drive();
+    assert_eq!(closed(&mut world, End::Client), (CloseCode::ENDED, "done".into(), 1));
+    assert_eq!(closed(&mut world, End::Server).0, CloseCode::ENDED);
+}
+
 #[test]
 fn a_long_reason_is_cut_at_a_character() {
     let mut world = World::connected(small());

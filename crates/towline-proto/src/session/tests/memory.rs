@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::super::testing::{End, World};
 use super::super::receive::Incoming;
+use super::super::testing::{End, World};
 use super::super::{Config, Event, Lane, Session};
 
 /// The session and everything on the heap that it owns; the configuration is shared.

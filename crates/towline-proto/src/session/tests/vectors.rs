@@ -294,7 +294,9 @@ fn print_vectors() {
 
 #[test]
 fn every_vector_and_every_cut_of_it_ends_without_a_panic() {
-    for (_, octets, _) in ["frames", "accepted", "refused", "conversation"].into_iter().flat_map(section) {
+    for (_, octets, _) in
+        ["frames", "accepted", "refused", "conversation"].into_iter().flat_map(section)
+    {
         for cut in 0..=octets.len().min(40) {
             session_frames(&octets[..cut]);
         }
