@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::closing::abort_frame;
 use super::error::{CloseCode, WireError};
 use super::event::Event;
 use super::frame::{Fields, Violation, kind};
@@ -28,6 +29,10 @@ impl Session {
                     self.stats.messages_received += 1;
                     return Some(Event::Message(message));
                 }
+            }
+            if self.reader.is_drained() {
+                self.report_freed();
+                return self.events.pop_front();
             }
             match self.next_item() {
                 Ok(Some(Item::Message(message))) => {
@@ -176,8 +181,8 @@ impl Session {
         self.settle();
         if known {
             if self.closing.is_some() {
-                // There is nobody left to drain to.
-                self.last_words = self.failure(&WireError::HandshakeTimeout);
+                // There is nobody left to drain to; the newcomer need not wait for this client.
+                self.last_words = abort_frame(CloseCode::ENDED, "the session was closing");
                 self.finish(CloseCode::ENDED);
                 return Ok(());
             }

@@ -293,6 +293,11 @@ impl Log {
     pub(super) fn shrink(&mut self) {
         self.runs.shrink_to_fit();
     }
+
+    #[cfg(test)]
+    pub(super) fn footprint(&self) -> usize {
+        size_of::<Log>() + self.runs.capacity() * size_of::<Run>()
+    }
 }
 
 /// Puts messages together again from runs of the log.

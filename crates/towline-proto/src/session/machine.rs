@@ -478,6 +478,11 @@ impl Session {
         self.phase == Phase::Ended
     }
 
+    /// An orderly end is under way, begun by either side.
+    pub fn is_closing(&self) -> bool {
+        self.closing.is_some() && self.phase != Phase::Ended
+    }
+
     /// Smoothed round-trip time, from PING and PONG; `None` before the first PONG.
     pub fn rtt(&self) -> Option<Duration> {
         self.rtt

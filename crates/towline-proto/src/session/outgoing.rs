@@ -263,8 +263,10 @@ impl Outgoing {
     /// Hands every run over, in order.
     #[inline]
     pub(super) fn drain(&mut self, mut each: impl FnMut(Lane, Run)) {
-        for (lane, run) in self.queue.drain(..) {
-            each(lane, run);
+        if !self.queue.is_empty() {
+            for (lane, run) in self.queue.drain(..) {
+                each(lane, run);
+            }
         }
         if self.tail_frames > 0 {
             let run = self.tail_run(Bytes::new(), self.tail_frames);

@@ -159,7 +159,15 @@ impl Reader {
         lane.received += header.charge();
         let begin = self.at + header.header;
         self.at = begin + header.len;
-        let data = self.input.slice(begin..self.at);
+        let data = if self.at == self.input.len() {
+            // The last of its buffer takes the reference over.
+            self.at = 0;
+            let mut data = std::mem::take(&mut self.input);
+            data.advance(begin);
+            data
+        } else {
+            self.input.slice(begin..self.at)
+        };
         lane.unconsumed += data.len() as u64 + FRAME_CHARGE;
         Some(Message { id, reply_to: header.reply_to, lane: header.lane, data })
     }
@@ -361,6 +369,17 @@ impl Reader {
             Some(Body { remaining: 0, .. }) => self.fill(lanes),
             _ => Ok(None),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn footprint(&self) -> usize {
+        self.backlog.capacity() * size_of::<Bytes>() + self.partial.capacity() + self.input.len()
+    }
+
+    /// Whether there is no input to look at.
+    #[inline]
+    pub(super) fn is_drained(&self) -> bool {
+        self.input.is_empty() && self.backlog.is_empty()
     }
 
     /// Whether nothing of the wire has come yet.
