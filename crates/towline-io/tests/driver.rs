@@ -157,6 +157,7 @@ for_each_driver! {
     the_end_of_the_stream_is_reported_once_per_receive
     a_reset_fails_the_receive_and_the_sends_behind_it
     posts_are_silent_and_arrive_in_order_with_sends
+    posts_to_a_slow_reader_arrive_in_order
     empty_sends_complete
     shutting_down_follows_the_queued_sends
     a_direct_receive_fills_the_buffer_and_the_rest_is_pooled
@@ -318,6 +319,45 @@ fn posts_are_silent_and_arrive_in_order_with_sends(choice: DriverChoice) {
     for op in sends {
         rig.sent(op);
     }
+    rig.assert_quiet();
+}
+
+fn posts_to_a_slow_reader_arrive_in_order(choice: DriverChoice) {
+    let Some(mut rig) = Rig::new(choice) else { return };
+    let (near, mut far) = rig.half();
+    rig.driver.socket(near).unwrap().set_send_buffer_size(8192).unwrap();
+    let (size, count) = (30_011, 200);
+    let mut answer = rig.driver.recv(near).unwrap();
+    for seed in 0..count {
+        let data = pattern(seed, size);
+        let (first, second) = (data.slice(..7), data.slice(7..));
+        rig.driver.post(near, [first, second]).unwrap();
+        // Each is submitted by itself; most do not fit.
+        rig.turn(Instant::now());
+    }
+    assert!(rig.driver.queued(near) > 0, "the reader has read nothing, so the way is full");
+    let reader = std::thread::spawn(move || {
+        let mut all = vec![0; size * count as usize];
+        for (chunk, at) in all.chunks_mut(size).zip(1..) {
+            far.read_exact(chunk).unwrap();
+            if at % 50 == 0 {
+                far.write_all(b"more").unwrap();
+            }
+        }
+        (all, far)
+    });
+    let mut answers = 0;
+    while answers < 16 {
+        // The wait for the answers also carries the posts on.
+        let received = rig.received(answer);
+        answers += received.pooled.len();
+        answer = rig.driver.recv(near).unwrap();
+    }
+    let (all, _far) = reader.join().unwrap();
+    for (chunk, seed) in all.chunks(size).zip(0..) {
+        assert!(chunk == pattern(seed, size), "post {seed} arrived changed");
+    }
+    assert_eq!(rig.driver.queued(near), 0);
     rig.assert_quiet();
 }
 
