@@ -183,7 +183,8 @@ fn main() {
                 let mut note = |test: String, rate| {
                     results.entry(test).or_default().entry(name).or_default().push(rate);
                 };
-                let test = if work.one_way { format!("{}-sink", work.name) } else { work.name.into() };
+                let test =
+                    if work.one_way { format!("{}-sink", work.name) } else { work.name.into() };
                 if wanted(&test) {
                     note(test, measure(side, work, time, same_core, spin));
                 }
@@ -205,7 +206,10 @@ fn median(values: &[f64]) -> f64 {
 
 /// The table, with each contestant's ratio to the blocking and to the epoll loop of the same round, then JSON.
 fn print(results: &BTreeMap<String, BTreeMap<&str, Vec<f64>>>) {
-    println!("{:16} {:16} {:>12} {:>12} {:>12}", "work", "side", "messages/s", "to blocking", "to epoll");
+    println!(
+        "{:16} {:16} {:>12} {:>12} {:>12}",
+        "work", "side", "messages/s", "to blocking", "to epoll"
+    );
     let mut json = Vec::new();
     for (work, sides) in results {
         for (name, _) in SIDES {
@@ -219,7 +223,8 @@ fn print(results: &BTreeMap<String, BTreeMap<&str, Vec<f64>>>) {
             let (blocking, epoll) = (ratio("blocking"), ratio("epoll"));
             let rate = median(rates);
             println!("{work:16} {name:16} {rate:12.0} {:>12} {:>12}", text(blocking), text(epoll));
-            let number = |ratio: Option<f64>| ratio.map_or("null".into(), |ratio| format!("{ratio:.4}"));
+            let number =
+                |ratio: Option<f64>| ratio.map_or("null".into(), |ratio| format!("{ratio:.4}"));
             json.push(format!(
                 r#"{{"work":"{work}","side":"{name}","per_second":{rate:.1},"to_blocking":{},"to_epoll":{}}}"#,
                 number(blocking),

@@ -58,7 +58,8 @@ impl Epoll {
             let epoll = libc::epoll_create1(0);
             for (index, stream) in streams.iter().enumerate() {
                 stream.set_nonblocking(true).expect("nonblocking");
-                let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: index as u64 };
+                let mut event =
+                    libc::epoll_event { events: libc::EPOLLIN as u32, u64: index as u64 };
                 libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, stream.as_raw_fd(), &mut event);
             }
             Epoll(epoll)

@@ -211,3 +211,13 @@ impl Listener {
             .min(Duration::from_secs(1))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_stream_takes_few_bytes() {
+        assert!(size_of::<Entry>() <= 320, "{}", size_of::<Entry>());
+    }
+}

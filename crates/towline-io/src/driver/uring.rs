@@ -49,7 +49,10 @@ pub(crate) struct Uring {
     datagrams: Option<BufferRing>,
     /// Operations whose last completion is to come, of sockets and others.
     in_flight: u64,
+    /// Frames out of use. Boxed, as in the entries: their address must not change while the kernel has them.
+    #[expect(clippy::vec_box)]
     recv_frames: Vec<Box<RecvFrame>>,
+    #[expect(clippy::vec_box)]
     send_frames: Vec<Box<SendFrame>>,
     /// Sockets whose send posts a completion only if it fails (see `start_send`).
     silent: Vec<SocketId>,
