@@ -1,1 +1,4 @@
 //! Under construction.
+
+#[cfg(feature = "websocket")]
+pub mod websocket;
