@@ -36,7 +36,7 @@ pub enum Kind {
 }
 
 /// The payload of a control frame.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct ControlPayload {
     bytes: [u8; MAX_CONTROL_PAYLOAD],
     length: u8,
@@ -56,6 +56,14 @@ impl ControlPayload {
         self.bytes.get(..usize::from(self.length)).unwrap_or_default()
     }
 }
+
+impl PartialEq for ControlPayload {
+    fn eq(&self, other: &ControlPayload) -> bool {
+        self.as_slice() == other.as_slice()
+    }
+}
+
+impl Eq for ControlPayload {}
 
 impl std::fmt::Debug for ControlPayload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
