@@ -17,7 +17,8 @@ fn params(bits: (u8, u8), forgets: (bool, bool)) -> DeflateParams {
 }
 
 fn compressed(role: Role, config: &Config, params: DeflateParams, now: Instant) -> Connection {
-    let compression = Compression { config: DeflateConfig { min_length: 1, ..DeflateConfig::default() }, params };
+    let compression =
+        Compression { config: DeflateConfig { min_length: 1, ..DeflateConfig::default() }, params };
     Connection::new(role, Arc::new(config.clone()), Some(&compression), entropy(3), now)
 }
 
@@ -53,7 +54,10 @@ fn the_standards_examples() {
     for piece in [1, 3, usize::MAX] {
         // 7.2.3.1, in one frame and in two.
         assert_eq!(receive(&quiet(), &frame(&whole), piece), hello());
-        let two = [deflated(false, true, OpCode::Text, &whole[..3]), deflated(true, false, OpCode::Continuation, &whole[3..])];
+        let two = [
+            deflated(false, true, OpCode::Text, &whole[..3]),
+            deflated(true, false, OpCode::Continuation, &whole[3..]),
+        ];
         assert_eq!(receive(&quiet(), &two.concat(), piece), hello());
         // 7.2.3.2: the second message refers to the first.
         let shared = [frame(&whole), frame(&[0xf2, 0x00, 0x11, 0x00, 0x00])].concat();
@@ -82,14 +86,20 @@ fn the_standards_examples() {
 fn what_the_standard_forbids() {
     let code = |bytes: &[u8]| receive(&quiet(), bytes, usize::MAX).1;
     // RSV1 on a continuation and on control frames (section 6).
-    let pieces = [deflated(false, true, OpCode::Text, &[0xf2]), deflated(true, true, OpCode::Continuation, &[0x48])];
+    let pieces = [
+        deflated(false, true, OpCode::Text, &[0xf2]),
+        deflated(true, true, OpCode::Continuation, &[0x48]),
+    ];
     assert_eq!(code(&pieces.concat()), Some(1002));
     assert_eq!(code(&deflated(true, true, OpCode::Ping, b"")), Some(1002));
     assert_eq!(code(&deflated(true, true, OpCode::Close, b"")), Some(1002));
     // Not DEFLATE: a reserved block type.
     assert_eq!(code(&deflated(true, true, OpCode::Binary, &[0x07, 0xff, 0xff])), Some(1007));
     // Inflates to something that is not UTF-8: stored block with 0xff.
-    assert_eq!(code(&deflated(true, true, OpCode::Text, &[0x00, 0x01, 0x00, 0xfe, 0xff, 0xff, 0x00])), Some(1007));
+    assert_eq!(
+        code(&deflated(true, true, OpCode::Text, &[0x00, 0x01, 0x00, 0xfe, 0xff, 0xff, 0x00])),
+        Some(1007)
+    );
     // RSV1 without the extension.
     let now = Instant::now();
     let mut end = end(Role::Client, &quiet(), now);
@@ -104,8 +114,16 @@ fn every_agreement_carries_messages_both_ways() {
         for forgets in [(false, false), (true, false), (false, true), (true, true)] {
             let now = Instant::now();
             let agreed = params((bits, 23 - bits), forgets);
-            for config in [quiet(), Config { delivery: Delivery::Streamed { above: 1000 }, fragment: Some(300), ..quiet() }] {
-                let mut ends = [Role::Client, Role::Server].map(|role| compressed(role, &config, agreed, now));
+            for config in [
+                quiet(),
+                Config {
+                    delivery: Delivery::Streamed { above: 1000 },
+                    fragment: Some(300),
+                    ..quiet()
+                },
+            ] {
+                let mut ends =
+                    [Role::Client, Role::Server].map(|role| compressed(role, &config, agreed, now));
                 let mut dice = Dice::new(u64::from(bits));
                 let mut expected = Vec::new();
                 for round in 0..30 {
@@ -123,7 +141,11 @@ fn every_agreement_carries_messages_both_ways() {
                         feed(&mut ends[1 - from], now, chunk);
                         got.extend(events(&mut ends[1 - from]));
                     }
-                    assert_eq!(messages(&got), expected[round..], "bits {bits}, {forgets:?}, round {round}");
+                    assert_eq!(
+                        messages(&got),
+                        expected[round..],
+                        "bits {bits}, {forgets:?}, round {round}"
+                    );
                     ends[1 - from].credit(message.len()).expect("within");
                     let pong = written(&mut ends[1 - from], now);
                     feed(&mut ends[from], now, &pong);
@@ -157,7 +179,8 @@ fn streamed_sending_is_compressed_too() {
 fn context_makes_the_second_message_smaller_and_can_be_refused() {
     let size = |forgets| {
         let now = Instant::now();
-        let mut client = compressed(Role::Client, &quiet(), params((15, 15), (forgets, false)), now);
+        let mut client =
+            compressed(Role::Client, &quiet(), params((15, 15), (forgets, false)), now);
         let message = Dice::new(4).text(2000);
         client.send_text(&message).expect("sent");
         let first = written(&mut client, now).len();
@@ -173,7 +196,12 @@ fn context_makes_the_second_message_smaller_and_can_be_refused() {
 #[test]
 fn a_bomb_is_stopped_at_the_limit() {
     let now = Instant::now();
-    let mut sender = compressed(Role::Server, &Config { max_queued: 1 << 30, ..quiet() }, params((15, 15), (false, false)), now);
+    let mut sender = compressed(
+        Role::Server,
+        &Config { max_queued: 1 << 30, ..quiet() },
+        params((15, 15), (false, false)),
+        now,
+    );
     sender.send_binary(&vec![0; 32 << 20]).expect("sent");
     let bomb = written(&mut sender, now);
     assert!(bomb.len() < 400_000, "{}", bomb.len());
@@ -184,7 +212,12 @@ fn a_bomb_is_stopped_at_the_limit() {
         assert!(messages.iter().all(|(_, data)| data.len() <= (1 << 20)));
     }
     // Streamed with a window, memory follows the window whatever the ratio.
-    let config = Config { max_message: u64::MAX, delivery: Delivery::Streamed { above: 0 }, receive_window: 200_000, ..quiet() };
+    let config = Config {
+        max_message: u64::MAX,
+        delivery: Delivery::Streamed { above: 0 },
+        receive_window: 200_000,
+        ..quiet()
+    };
     let mut end = compressed(Role::Client, &config, params((15, 15), (false, false)), now);
     feed(&mut end, now, &bomb);
     let mut total = 0;
@@ -212,15 +245,37 @@ fn a_bomb_is_stopped_at_the_limit() {
 fn the_negotiation_at_the_server() {
     let ours = DeflateConfig::default();
     let small = DeflateConfig { client_window_bits: 10, server_window_bits: 11, ..ours.clone() };
-    let answer = |config: &DeflateConfig, offer: &str| DeflateParams::accept(config, offer).map(|agreed| agreed.answer());
+    let answer = |config: &DeflateConfig, offer: &str| {
+        DeflateParams::accept(config, offer).map(|agreed| agreed.answer())
+    };
     for (config, offer, expected) in [
         (&ours, "permessage-deflate", Some("permessage-deflate")),
         (&ours, "Permessage-Deflate; client_max_window_bits", Some("permessage-deflate")),
-        (&ours, "permessage-deflate; client_max_window_bits=9", Some("permessage-deflate; client_max_window_bits=9")),
-        (&ours, "permessage-deflate; server_max_window_bits=8", Some("permessage-deflate; server_max_window_bits=8")),
-        (&ours, "permessage-deflate; server_max_window_bits=\"10\"", Some("permessage-deflate; server_max_window_bits=10")),
-        (&ours, "permessage-deflate;server_no_context_takeover", Some("permessage-deflate; server_no_context_takeover")),
-        (&ours, "permessage-deflate;client_no_context_takeover", Some("permessage-deflate; client_no_context_takeover")),
+        (
+            &ours,
+            "permessage-deflate; client_max_window_bits=9",
+            Some("permessage-deflate; client_max_window_bits=9"),
+        ),
+        (
+            &ours,
+            "permessage-deflate; server_max_window_bits=8",
+            Some("permessage-deflate; server_max_window_bits=8"),
+        ),
+        (
+            &ours,
+            "permessage-deflate; server_max_window_bits=\"10\"",
+            Some("permessage-deflate; server_max_window_bits=10"),
+        ),
+        (
+            &ours,
+            "permessage-deflate;server_no_context_takeover",
+            Some("permessage-deflate; server_no_context_takeover"),
+        ),
+        (
+            &ours,
+            "permessage-deflate;client_no_context_takeover",
+            Some("permessage-deflate; client_no_context_takeover"),
+        ),
         (&ours, "other, permessage-deflate", Some("permessage-deflate")),
         (&ours, "permessage-deflate; unknown, permessage-deflate", Some("permessage-deflate")),
         (
@@ -255,18 +310,31 @@ fn the_negotiation_at_the_server() {
 #[test]
 fn the_negotiation_at_the_client() {
     let any = DeflateConfig::default();
-    let strict = DeflateConfig { server_window_bits: 10, client_window_bits: 12, server_no_context_takeover: true, ..any.clone() };
+    let strict = DeflateConfig {
+        server_window_bits: 10,
+        client_window_bits: 12,
+        server_no_context_takeover: true,
+        ..any.clone()
+    };
     assert_eq!(
         DeflateParams::offer(&strict),
         "permessage-deflate; client_max_window_bits=12; server_max_window_bits=10; server_no_context_takeover"
     );
-    let confirm = |config: Option<&DeflateConfig>, answer: &str| DeflateParams::confirm(config, answer);
+    let confirm =
+        |config: Option<&DeflateConfig>, answer: &str| DeflateParams::confirm(config, answer);
     let bits = |agreed: DeflateParams| (agreed.client_window_bits, agreed.server_window_bits);
     assert_eq!(confirm(Some(&any), ""), Ok(None));
     assert_eq!(confirm(None, ""), Ok(None));
-    assert_eq!(confirm(Some(&any), "permessage-deflate").map(|agreed| agreed.map(bits)), Ok(Some((15, 15))));
     assert_eq!(
-        confirm(Some(&any), "permessage-deflate; server_max_window_bits=9; client_max_window_bits=10").map(|agreed| agreed.map(bits)),
+        confirm(Some(&any), "permessage-deflate").map(|agreed| agreed.map(bits)),
+        Ok(Some((15, 15)))
+    );
+    assert_eq!(
+        confirm(
+            Some(&any),
+            "permessage-deflate; server_max_window_bits=9; client_max_window_bits=10"
+        )
+        .map(|agreed| agreed.map(bits)),
         Ok(Some((10, 9)))
     );
     let good = "permessage-deflate; server_no_context_takeover; server_max_window_bits=10";
@@ -278,11 +346,23 @@ fn the_negotiation_at_the_client() {
         (Some(&any), "permessage-deflate; unknown", NegotiateError::Parameter),
         (Some(&any), "permessage-deflate; client_max_window_bits", NegotiateError::Parameter),
         (Some(&any), "permessage-deflate; server_max_window_bits=16", NegotiateError::Parameter),
-        (Some(&any), "permessage-deflate; server_no_context_takeover; server_no_context_takeover", NegotiateError::Parameter),
+        (
+            Some(&any),
+            "permessage-deflate; server_no_context_takeover; server_no_context_takeover",
+            NegotiateError::Parameter,
+        ),
         (Some(&any), ";;", NegotiateError::Malformed),
-        (Some(&strict), "permessage-deflate; server_no_context_takeover", NegotiateError::Parameter),
+        (
+            Some(&strict),
+            "permessage-deflate; server_no_context_takeover",
+            NegotiateError::Parameter,
+        ),
         (Some(&strict), "permessage-deflate; server_max_window_bits=10", NegotiateError::Parameter),
-        (Some(&strict), "permessage-deflate; server_no_context_takeover; server_max_window_bits=11", NegotiateError::Parameter),
+        (
+            Some(&strict),
+            "permessage-deflate; server_no_context_takeover; server_max_window_bits=11",
+            NegotiateError::Parameter,
+        ),
     ] {
         assert_eq!(confirm(config, answer), Err(error), "{answer}");
     }

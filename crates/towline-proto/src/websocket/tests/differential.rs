@@ -50,8 +50,14 @@ fn their_reading(role: Role, input: &[u8]) -> (Vec<(Kind, Vec<u8>)>, bool) {
             Ok(Theirs::Text(text)) => out.push((Kind::Text, text.as_bytes().to_vec())),
             Ok(Theirs::Binary(data)) => out.push((Kind::Binary, data.to_vec())),
             Ok(_) => {}
-            Err(tungstenite::Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => return (out, false),
-            Err(tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed) => return (out, false),
+            Err(tungstenite::Error::Io(error))
+                if error.kind() == std::io::ErrorKind::WouldBlock =>
+            {
+                return (out, false);
+            }
+            Err(tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed) => {
+                return (out, false);
+            }
             Err(_) => return (out, true),
         }
     }
@@ -59,7 +65,8 @@ fn their_reading(role: Role, input: &[u8]) -> (Vec<(Kind, Vec<u8>)>, bool) {
 
 fn our_reading(role: Role, input: &[u8], dice: &mut Dice) -> (Vec<(Kind, Vec<u8>)>, bool) {
     let now = Instant::now();
-    let mut end = end(role, &Config { control_burst: 1_000_000, receive_window: 1 << 40, ..quiet() }, now);
+    let mut end =
+        end(role, &Config { control_burst: 1_000_000, receive_window: 1 << 40, ..quiet() }, now);
     let mut all = Vec::new();
     let mut rest = input;
     while !rest.is_empty() {
@@ -70,16 +77,20 @@ fn our_reading(role: Role, input: &[u8], dice: &mut Dice) -> (Vec<(Kind, Vec<u8>
     }
     end.abort();
     all.extend(events(&mut end));
-    let failed = matches!(close_in(&{
-        let mut probe = end_after(role, input, now);
-        written(&mut probe, now)
-    }), Some((1002 | 1007 | 1008 | 1009, _)));
+    let failed = matches!(
+        close_in(&{
+            let mut probe = end_after(role, input, now);
+            written(&mut probe, now)
+        }),
+        Some((1002 | 1007 | 1008 | 1009, _))
+    );
     (messages(&all), failed)
 }
 
 /// The same input at once, to see what it answers.
 fn end_after(role: Role, input: &[u8], now: Instant) -> Connection {
-    let mut end = end(role, &Config { control_burst: 1_000_000, receive_window: 1 << 40, ..quiet() }, now);
+    let mut end =
+        end(role, &Config { control_burst: 1_000_000, receive_window: 1 << 40, ..quiet() }, now);
     feed(&mut end, now, input);
     let _ = events(&mut end);
     end
@@ -96,7 +107,8 @@ fn script(role: Role, dice: &mut Dice, corrupt: bool) -> Vec<u8> {
                 let opcode = if dice.one_in(2) { OpCode::Ping } else { OpCode::Pong };
                 out.extend(frame_to(role, true, opcode, &dice.bytes(size)));
             }
-            let size = [dice.below(10), dice.below(130), dice.below(3000), dice.below(70_000)][dice.below(4)];
+            let size = [dice.below(10), dice.below(130), dice.below(3000), dice.below(70_000)]
+                [dice.below(4)];
             let body = if text { dice.text(size).into_bytes() } else { dice.bytes(size) };
             let first = if text { OpCode::Text } else { OpCode::Binary };
             let opcode = if at == 0 { first } else { OpCode::Continuation };
@@ -147,7 +159,10 @@ fn broken_bytes_never_give_us_more_than_them() {
             assert_eq!(ours.len(), them.len(), "seed {seed}");
         }
     }
-    assert!(refused > 100 || std::env::var("WEBSOCKET_SEED").is_ok(), "only {refused} were broken enough");
+    assert!(
+        refused > 100 || std::env::var("WEBSOCKET_SEED").is_ok(),
+        "only {refused} were broken enough"
+    );
 }
 
 #[test]
@@ -161,7 +176,8 @@ fn they_read_what_we_write() {
         let mut end = end(role, &Config { fragment, max_queued: 1 << 40, ..quiet() }, now);
         let mut expected = Vec::new();
         for _ in 0..20 {
-            let size = [dice.below(10), dice.below(130), dice.below(5000), dice.below(70_000)][dice.below(4)];
+            let size = [dice.below(10), dice.below(130), dice.below(5000), dice.below(70_000)]
+                [dice.below(4)];
             if dice.one_in(2) {
                 let text = dice.text(size);
                 end.send_text(&text).expect("sent");

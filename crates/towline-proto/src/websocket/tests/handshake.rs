@@ -18,7 +18,8 @@ fn accept_keys() {
 fn begin(url: &str, options: ClientOptions) -> (Navigation, ClientHandshake, Instant) {
     let now = Instant::now();
     let way = Navigation::new(url, options).expect("an address");
-    let handshake = way.handshake(&mut ChaChaEntropy::from_seed([1; 32]), now).expect("valid options");
+    let handshake =
+        way.handshake(&mut ChaChaEntropy::from_seed([1; 32]), now).expect("valid options");
     (way, handshake, now)
 }
 
@@ -62,7 +63,10 @@ fn good(more: &str) -> String {
 }
 
 fn protocols(names: &[&str]) -> ClientOptions {
-    ClientOptions { subprotocols: names.iter().map(|&name| name.to_owned()).collect(), ..ClientOptions::default() }
+    ClientOptions {
+        subprotocols: names.iter().map(|&name| name.to_owned()).collect(),
+        ..ClientOptions::default()
+    }
 }
 
 #[test]
@@ -70,10 +74,17 @@ fn the_request_says_what_it_must() {
     let mut headers = Headers::new();
     headers.push("Cookie", "a=b").expect("valid");
     headers.push("Origin", "https://example.org").expect("valid");
-    let options = ClientOptions { headers, deflate: Some(DeflateConfig::default()), ..protocols(&["towline.1", "other"]) };
-    let (_, mut handshake, _) = begin("wss://user:p%40ss@[2001:DB8::1]:8443/chat?room=1&x", options);
+    let options = ClientOptions {
+        headers,
+        deflate: Some(DeflateConfig::default()),
+        ..protocols(&["towline.1", "other"])
+    };
+    let (_, mut handshake, _) =
+        begin("wss://user:p%40ss@[2001:DB8::1]:8443/chat?room=1&x", options);
     let request = request_of(&mut handshake);
-    assert!(request.starts_with("GET /chat?room=1&x HTTP/1.1\r\n") && request.ends_with("\r\n\r\n"));
+    assert!(
+        request.starts_with("GET /chat?room=1&x HTTP/1.1\r\n") && request.ends_with("\r\n\r\n")
+    );
     for (name, value) in [
         ("Host", "[2001:db8::1]:8443"),
         ("Upgrade", "websocket"),
@@ -107,8 +118,11 @@ fn every_request_has_its_own_key() {
 
 #[test]
 fn case_8_addresses() {
-    let target = |url: &str| Target::parse(url).map(|(target, _)| (target.secure, target.host, target.port, target.path));
-    let ok = |secure, host: &str, port, path: &str| Ok((secure, host.to_owned(), port, path.to_owned()));
+    let target = |url: &str| {
+        Target::parse(url).map(|(target, _)| (target.secure, target.host, target.port, target.path))
+    };
+    let ok =
+        |secure, host: &str, port, path: &str| Ok((secure, host.to_owned(), port, path.to_owned()));
     assert_eq!(target("ws://Example.COM"), ok(false, "example.com", 80, "/"));
     assert_eq!(target("WSS://h?q"), ok(true, "h", 443, "/?q"));
     assert_eq!(target("ws://[::1]:9/a//b"), ok(false, "::1", 9, "/a//b"));
@@ -139,12 +153,19 @@ fn case_8_addresses() {
 
 #[test]
 fn case_90_tokens_are_lists_and_know_no_case() {
-    for (upgrade, connection) in
-        [("websocket", "Upgrade"), ("WebSocket", "keep-alive, Upgrade"), ("h2c, WEBSOCKET", "upgrade"), ("websocket", "x,UPGRADE ,y")]
-    {
-        let answer =
-            format!("HTTP/1.1 101 OK\nUpgrade: {upgrade}\nConnection: {connection}\nsec-websocket-accept: {{accept}}\n\n");
-        assert!(matches!(answered(ClientOptions::default(), &answer), ClientOutcome::Open(_)), "{upgrade} {connection}");
+    for (upgrade, connection) in [
+        ("websocket", "Upgrade"),
+        ("WebSocket", "keep-alive, Upgrade"),
+        ("h2c, WEBSOCKET", "upgrade"),
+        ("websocket", "x,UPGRADE ,y"),
+    ] {
+        let answer = format!(
+            "HTTP/1.1 101 OK\nUpgrade: {upgrade}\nConnection: {connection}\nsec-websocket-accept: {{accept}}\n\n"
+        );
+        assert!(
+            matches!(answered(ClientOptions::default(), &answer), ClientOutcome::Open(_)),
+            "{upgrade} {connection}"
+        );
     }
     for answer in [
         "HTTP/1.1 101 OK\nConnection: Upgrade\nSec-WebSocket-Accept: {accept}\n\n",
@@ -155,22 +176,36 @@ fn case_90_tokens_are_lists_and_know_no_case() {
         "HTTP/1.1 101 OK\nUpgrade: websocket\nConnection: Upgrade\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\n\n",
         "HTTP/1.1 101 OK\nUpgrade: websocket\nConnection: Upgrade\nSec-WebSocket-Accept: {accept}\nSec-WebSocket-Accept: {accept}\n\n",
     ] {
-        assert!(matches!(failure(ClientOptions::default(), answer), HandshakeError::Upgrade(_)), "{answer}");
+        assert!(
+            matches!(failure(ClientOptions::default(), answer), HandshakeError::Upgrade(_)),
+            "{answer}"
+        );
     }
 }
 
 #[test]
 fn case_91_subprotocols_match_exactly() {
-    let chosen = |options: ClientOptions, name: &str| match answered(options, &good(&format!("Sec-WebSocket-Protocol: {name}\n"))) {
+    let chosen = |options: ClientOptions, name: &str| match answered(
+        options,
+        &good(&format!("Sec-WebSocket-Protocol: {name}\n")),
+    ) {
         ClientOutcome::Open(opened) => Ok(opened.subprotocol),
         ClientOutcome::Failed(error) => Err(error),
         other => panic!("{other:?}"),
     };
     assert_eq!(chosen(protocols(&["foo", "bar"]), "bar"), Ok(Some("bar".into())));
     for wrong in ["foobar", "fo", "FOO", "foo, bar", "foo\nSec-WebSocket-Protocol: foo"] {
-        assert_eq!(chosen(protocols(&["foo", "bar"]), wrong), Err(HandshakeError::Subprotocol), "{wrong}");
+        assert_eq!(
+            chosen(protocols(&["foo", "bar"]), wrong),
+            Err(HandshakeError::Subprotocol),
+            "{wrong}"
+        );
     }
-    assert_eq!(chosen(ClientOptions::default(), "foo"), Err(HandshakeError::Subprotocol), "not offered");
+    assert_eq!(
+        chosen(ClientOptions::default(), "foo"),
+        Err(HandshakeError::Subprotocol),
+        "not offered"
+    );
     assert_eq!(failure(protocols(&["foo"]), &good("")), HandshakeError::Subprotocol, "none chosen");
 }
 
@@ -178,8 +213,11 @@ fn case_91_subprotocols_match_exactly() {
 fn case_92_frames_behind_the_response_are_kept() {
     let (_, mut handshake, now) = begin("ws://h/", ClientOptions::default());
     let request = request_of(&mut handshake);
-    let answer = good("").replace('\n', "\r\n").replace("{accept}", &accept_key(header(&request, "Sec-WebSocket-Key").expect("key")));
-    let bytes = [answer.as_bytes(), &frame_to(Role::Client, true, frame::OpCode::Text, b"glued")].concat();
+    let answer = good("")
+        .replace('\n', "\r\n")
+        .replace("{accept}", &accept_key(header(&request, "Sec-WebSocket-Key").expect("key")));
+    let bytes =
+        [answer.as_bytes(), &frame_to(Role::Client, true, frame::OpCode::Text, b"glued")].concat();
     // Byte by byte up to the head's end, which comes together with the frame.
     let (slow, fast) = bytes.split_at(answer.len() - 1);
     for byte in slow {
@@ -200,23 +238,40 @@ fn an_interim_response_is_passed_over() {
 }
 
 fn redirected(status: u16, location: &str) -> ClientOutcome {
-    answered(ClientOptions::default(), &format!("HTTP/1.1 {status} Moved\nLocation: {location}\n\n"))
+    answered(
+        ClientOptions::default(),
+        &format!("HTTP/1.1 {status} Moved\nLocation: {location}\n\n"),
+    )
 }
 
 #[test]
 fn case_93_redirects() {
     for status in [301, 302, 303, 307, 308] {
-        let ClientOutcome::Redirect { target, response } = redirected(status, "wss://other.example:99/x?y") else {
+        let ClientOutcome::Redirect { target, response } =
+            redirected(status, "wss://other.example:99/x?y")
+        else {
             panic!("no redirect for {status}")
         };
-        assert_eq!((target.secure, target.host.as_str(), target.port, target.path.as_str()), (true, "other.example", 99, "/x?y"));
+        assert_eq!(
+            (target.secure, target.host.as_str(), target.port, target.path.as_str()),
+            (true, "other.example", 99, "/x?y")
+        );
         assert_eq!(response.status, status);
     }
     for status in [300, 304, 305, 306] {
-        assert!(matches!(redirected(status, "ws://h/"), ClientOutcome::Failed(HandshakeError::Status(_))));
+        assert!(matches!(
+            redirected(status, "ws://h/"),
+            ClientOutcome::Failed(HandshakeError::Status(_))
+        ));
     }
-    assert!(matches!(redirected(302, ""), ClientOutcome::Failed(HandshakeError::Redirect(TargetError::Missing))));
-    assert!(matches!(redirected(302, "ftp://h/"), ClientOutcome::Failed(HandshakeError::Redirect(TargetError::Scheme))));
+    assert!(matches!(
+        redirected(302, ""),
+        ClientOutcome::Failed(HandshakeError::Redirect(TargetError::Missing))
+    ));
+    assert!(matches!(
+        redirected(302, "ftp://h/"),
+        ClientOutcome::Failed(HandshakeError::Redirect(TargetError::Scheme))
+    ));
 }
 
 #[test]
@@ -234,7 +289,11 @@ fn case_93_locations_are_resolved() {
         ("ws://user:secret@h/", "h", 80, "/"),
     ] {
         let target = base.resolve(location).expect(location);
-        assert_eq!((target.host.as_str(), target.port, target.path.as_str()), (host, port, path), "{location}");
+        assert_eq!(
+            (target.host.as_str(), target.port, target.path.as_str()),
+            (host, port, path),
+            "{location}"
+        );
     }
     assert!(base.resolve("javascript:alert(1)").is_err());
     assert!(base.resolve("http://h/\u{7f}").is_err());
@@ -247,10 +306,15 @@ fn case_93_the_way_over_redirects() {
         headers.push("Cookie", "session=1").expect("valid");
         headers.push("X-Other", "kept").expect("valid");
         let credentials = Some(Credentials::Bearer("token".into()));
-        let mut way = Navigation::new(url, ClientOptions { headers, credentials, ..ClientOptions::default() }).expect("an address");
+        let mut way = Navigation::new(
+            url,
+            ClientOptions { headers, credentials, ..ClientOptions::default() },
+        )
+        .expect("an address");
         let target = way.target().resolve(to).expect("a location");
         way.follow(target).expect("followed");
-        let mut handshake = way.handshake(&mut ChaChaEntropy::from_seed([1; 32]), Instant::now()).expect("valid");
+        let mut handshake =
+            way.handshake(&mut ChaChaEntropy::from_seed([1; 32]), Instant::now()).expect("valid");
         let request = request_of(&mut handshake);
         assert_eq!(header(&request, "X-Other"), Some("kept"));
         (header(&request, "Authorization").is_some(), header(&request, "Cookie").is_some())
@@ -272,7 +336,8 @@ fn case_93_the_way_over_redirects() {
     assert_eq!(way.redirects(), 10);
 
     // Once dropped, credentials do not come back with the way.
-    let mut way = Navigation::new("wss://user:pass@h/", ClientOptions::default()).expect("an address");
+    let mut way =
+        Navigation::new("wss://user:pass@h/", ClientOptions::default()).expect("an address");
     assert!(way.credentials().is_some());
     for to in ["wss://other/", "wss://h/"] {
         way.follow(way.target().resolve(to).expect("a location")).expect("followed");
@@ -283,32 +348,55 @@ fn case_93_the_way_over_redirects() {
 #[test]
 fn case_94_authentication_and_other_refusals() {
     let held = ClientOptions {
-        credentials: Some(Credentials::Basic { user: "Aladdin".into(), password: "open sesame".into() }),
+        credentials: Some(Credentials::Basic {
+            user: "Aladdin".into(),
+            password: "open sesame".into(),
+        }),
         wait_for_challenge: true,
         ..ClientOptions::default()
     };
     let (mut way, mut handshake, now) = begin("ws://h/", held);
     assert_eq!(header(&request_of(&mut handshake), "Authorization"), None);
-    handshake.handle_input(now, BytesMut::from("HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=\"x\"\r\n\r\n"));
+    handshake.handle_input(
+        now,
+        BytesMut::from("HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=\"x\"\r\n\r\n"),
+    );
     assert!(matches!(handshake.poll_outcome(), Some(ClientOutcome::Challenge(_))));
     way.authenticate();
     let mut handshake = way.handshake(&mut ChaChaEntropy::from_seed([2; 32]), now).expect("valid");
     // RFC 7617 section 2.
-    assert_eq!(header(&request_of(&mut handshake), "Authorization"), Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="));
+    assert_eq!(
+        header(&request_of(&mut handshake), "Authorization"),
+        Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")
+    );
     handshake.handle_input(now, BytesMut::from("HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n"));
-    assert!(matches!(handshake.poll_outcome(), Some(ClientOutcome::Failed(HandshakeError::Unauthorized(_)))));
+    assert!(matches!(
+        handshake.poll_outcome(),
+        Some(ClientOutcome::Failed(HandshakeError::Unauthorized(_)))
+    ));
 
     for (status, body) in [(403, "no entry"), (404, "not here"), (503, "later")] {
-        let answer = format!("HTTP/1.1 {status} X\nRetry-After: 7\nContent-Length: {}\n\n{body}", body.len());
-        let HandshakeError::Status(response) = failure(ClientOptions::default(), &answer) else { panic!("{status}") };
+        let answer = format!(
+            "HTTP/1.1 {status} X\nRetry-After: 7\nContent-Length: {}\n\n{body}",
+            body.len()
+        );
+        let HandshakeError::Status(response) = failure(ClientOptions::default(), &answer) else {
+            panic!("{status}")
+        };
         assert_eq!((response.status, &response.body[..]), (status, body.as_bytes()));
         assert_eq!(response.headers.first("retry-after"), Some("7"));
     }
     // 200 is a refusal too, and a body without length ends with the transport or the limit.
-    let HandshakeError::Status(response) = failure(ClientOptions::default(), "HTTP/1.1 200 OK\n\nhello") else { panic!() };
+    let HandshakeError::Status(response) =
+        failure(ClientOptions::default(), "HTTP/1.1 200 OK\n\nhello")
+    else {
+        panic!()
+    };
     assert_eq!(&response.body[..], b"hello");
     let long = format!("HTTP/1.1 500 X\nContent-Length: 1000000\n\n{}", "x".repeat(9000));
-    let HandshakeError::Status(response) = failure(ClientOptions::default(), &long) else { panic!() };
+    let HandshakeError::Status(response) = failure(ClientOptions::default(), &long) else {
+        panic!()
+    };
     assert_eq!(response.body.len(), 4096);
 }
 
@@ -318,7 +406,10 @@ fn a_refusal_with_a_slow_body_is_reported_in_time() {
     handshake.handle_input(now, BytesMut::from("HTTP/1.1 503 X\r\n\r\npart"));
     assert!(handshake.poll_outcome().is_none());
     handshake.handle_timeout(handshake.poll_timeout().expect("a deadline"));
-    let Some(ClientOutcome::Failed(HandshakeError::Status(response))) = handshake.poll_outcome() else { panic!() };
+    let Some(ClientOutcome::Failed(HandshakeError::Status(response))) = handshake.poll_outcome()
+    else {
+        panic!()
+    };
     assert_eq!(&response.body[..], b"part");
 }
 
@@ -328,7 +419,10 @@ fn credentials_are_checked_and_not_shown() {
     assert!(basic.header_value().is_err());
     assert!(Credentials::Bearer("a b".into()).header_value().is_err());
     assert!(Credentials::Bearer(String::new()).header_value().is_err());
-    assert_eq!(Credentials::Bearer("abc.DEF-1_~+/=".into()).header_value().as_deref(), Ok("Bearer abc.DEF-1_~+/="));
+    assert_eq!(
+        Credentials::Bearer("abc.DEF-1_~+/=".into()).header_value().as_deref(),
+        Ok("Bearer abc.DEF-1_~+/=")
+    );
     assert!(!format!("{:?}", Credentials::Bearer("secret".into())).contains("secret"));
 }
 
@@ -355,15 +449,22 @@ fn case_95_through_a_proxy() {
         tunnel.poll_outcome().expect("an outcome")
     };
     assert!(matches!(ask("HTTP/1.1 200 Connection established\r\n\r\n"), ProxyOutcome::Open(_)));
-    assert!(matches!(ask("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 200 OK\r\nVia: x\r\n\r\n"), ProxyOutcome::Open(_)));
+    assert!(matches!(
+        ask("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 200 OK\r\nVia: x\r\n\r\n"),
+        ProxyOutcome::Open(_)
+    ));
     assert!(matches!(ask("HTTP/1.1 407 No\r\n\r\n"), ProxyOutcome::Unauthorized(_)));
-    assert!(matches!(ask("HTTP/1.1 502 No\r\n\r\n"), ProxyOutcome::Failed(HandshakeError::Status(response)) if response.status == 502));
+    assert!(
+        matches!(ask("HTTP/1.1 502 No\r\n\r\n"), ProxyOutcome::Failed(HandshakeError::Status(response)) if response.status == 502)
+    );
     assert!(matches!(ask("HTTP/1.1 2"), ProxyOutcome::Failed(HandshakeError::Ended)));
     assert!(matches!(ask("nonsense\r\n\r\n"), ProxyOutcome::Failed(HandshakeError::Malformed)));
     // The tunnel's first bytes are kept.
     let mut tunnel = ProxyTunnel::new(&options, &target, now).expect("valid");
     tunnel.handle_input(now, BytesMut::from("HTTP/1.1 200 OK\r\n\r\n\x16\x03"));
-    assert!(matches!(tunnel.poll_outcome(), Some(ProxyOutcome::Open(rest)) if &rest[..] == b"\x16\x03"));
+    assert!(
+        matches!(tunnel.poll_outcome(), Some(ProxyOutcome::Open(rest)) if &rest[..] == b"\x16\x03")
+    );
     let mut tunnel = ProxyTunnel::new(&options, &target, now).expect("valid");
     tunnel.handle_timeout(tunnel.poll_timeout().expect("a deadline"));
     assert!(matches!(tunnel.poll_outcome(), Some(ProxyOutcome::Failed(HandshakeError::Timeout))));
@@ -376,7 +477,10 @@ fn case_2_an_answer_that_never_comes() {
     handshake.handle_timeout(now + Duration::from_secs(14));
     assert!(handshake.poll_outcome().is_none());
     handshake.handle_timeout(now + Duration::from_secs(15));
-    assert!(matches!(handshake.poll_outcome(), Some(ClientOutcome::Failed(HandshakeError::Timeout))));
+    assert!(matches!(
+        handshake.poll_outcome(),
+        Some(ClientOutcome::Failed(HandshakeError::Timeout))
+    ));
     // An answer after that is ignored.
     handshake.handle_input(now, BytesMut::from("HTTP/1.1 101 OK\r\n\r\n"));
     assert!(handshake.poll_outcome().is_none() && handshake.poll_timeout().is_none());
@@ -385,9 +489,20 @@ fn case_2_an_answer_that_never_comes() {
 #[test]
 fn case_96_heads_of_a_server_within_limits() {
     let options = ClientOptions { max_head: 1000, max_headers: 5, ..ClientOptions::default() };
-    assert_eq!(failure(options.clone(), &good(&format!("X: {}\n", "y".repeat(1000)))), HandshakeError::HeadTooLarge);
-    assert_eq!(failure(options.clone(), &"x".repeat(1000)), HandshakeError::HeadTooLarge, "without an end");
-    assert_eq!(failure(options.clone(), &good("A: 1\nB: 1\nC: 1\n")), HandshakeError::HeadTooLarge, "too many headers");
+    assert_eq!(
+        failure(options.clone(), &good(&format!("X: {}\n", "y".repeat(1000)))),
+        HandshakeError::HeadTooLarge
+    );
+    assert_eq!(
+        failure(options.clone(), &"x".repeat(1000)),
+        HandshakeError::HeadTooLarge,
+        "without an end"
+    );
+    assert_eq!(
+        failure(options.clone(), &good("A: 1\nB: 1\nC: 1\n")),
+        HandshakeError::HeadTooLarge,
+        "too many headers"
+    );
     assert_eq!(failure(options.clone(), "HTTP/1.1 abc\n\n"), HandshakeError::Malformed);
     assert_eq!(failure(options.clone(), "HTTP/2 200\n\n"), HandshakeError::Malformed);
     assert_eq!(failure(options, "HTTP/1.1 101 OK\n"), HandshakeError::Ended);
@@ -462,7 +577,9 @@ fn status_of(answer: &str) -> u16 {
 fn refused(options: ServerOptions, bytes: &str) -> String {
     let (mut handshake, now) = server(options);
     handshake.handle_input(now, BytesMut::from(bytes.as_bytes()));
-    let Some(ServerEvent::Failed(error)) = handshake.poll_event() else { panic!("not refused: {bytes}") };
+    let Some(ServerEvent::Failed(error)) = handshake.poll_event() else {
+        panic!("not refused: {bytes}")
+    };
     let answer = answer_of(&mut handshake);
     assert_eq!(error, HandshakeError::Refused(status_of(&answer)));
     assert!(answer.contains("\r\nConnection: close\r\n"));
@@ -478,7 +595,9 @@ fn with(position: usize, line: &'static str) -> String {
 fn accepted(options: ServerOptions, bytes: &str) -> (Request, Opened, String) {
     let (mut handshake, now) = server(options);
     handshake.handle_input(now, BytesMut::from(bytes.as_bytes()));
-    let Some(ServerEvent::Request(request)) = handshake.poll_event() else { panic!("not a request: {bytes}") };
+    let Some(ServerEvent::Request(request)) = handshake.poll_event() else {
+        panic!("not a request: {bytes}")
+    };
     let opened = handshake.accept(Acceptance::default()).expect("valid").expect("a request");
     let answer = answer_of(&mut handshake);
     (request, opened, answer)
@@ -489,7 +608,9 @@ fn a_server_accepts_as_the_standard_says() {
     let (request, opened, answer) = accepted(ServerOptions::default(), &request(&upgrade()));
     assert_eq!((request.path.as_str(), request.query.as_deref()), ("/chat", Some("room=1")));
     assert_eq!(request.host, "server.example.com");
-    assert!(answer.starts_with("HTTP/1.1 101 Switching Protocols\r\n") && answer.ends_with("\r\n\r\n"));
+    assert!(
+        answer.starts_with("HTTP/1.1 101 Switching Protocols\r\n") && answer.ends_with("\r\n\r\n")
+    );
     assert_eq!(header(&answer, "Sec-WebSocket-Accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
     assert!(opened.subprotocol.is_none() && opened.compression.is_none());
 }
@@ -504,7 +625,10 @@ fn case_99_other_requests_get_a_proper_answer() {
     let post = refused(options(), &with(0, "POST / HTTP/1.1"));
     assert_eq!((status_of(&post), header(&post, "Allow")), (405, Some("GET")));
     let head = refused(options(), "HEAD / HTTP/1.1\r\nHost: h\r\n\r\n");
-    assert!(status_of(&head) == 405 && head.ends_with("\r\n\r\n"), "no body behind an answer to HEAD");
+    assert!(
+        status_of(&head) == 405 && head.ends_with("\r\n\r\n"),
+        "no body behind an answer to HEAD"
+    );
     for (bytes, status) in [
         (with(4, "Sec-WebSocket-Key: c2hvcnQ="), 400),
         (with(4, "Sec-WebSocket-Key: not base64 at all!!!!!!"), 400),
@@ -539,8 +663,14 @@ fn case_99_a_route_that_does_not_exist_is_404_and_the_application_decides() {
     handshake.refuse(Refusal::new(404, "no such room\n"));
     let answer = answer_of(&mut handshake);
     assert_eq!((status_of(&answer), header(&answer, "Content-Length")), (404, Some("13")));
-    assert!(matches!(handshake.poll_event(), Some(ServerEvent::Failed(HandshakeError::Refused(404)))));
-    assert!(handshake.accept(Acceptance::default()).is_ok_and(|opened| opened.is_none()), "too late");
+    assert!(matches!(
+        handshake.poll_event(),
+        Some(ServerEvent::Failed(HandshakeError::Refused(404)))
+    ));
+    assert!(
+        handshake.accept(Acceptance::default()).is_ok_and(|opened| opened.is_none()),
+        "too late"
+    );
 }
 
 #[test]
@@ -548,7 +678,11 @@ fn case_96_heads_of_a_client_within_limits() {
     let options = || ServerOptions { max_head: 2000, max_headers: 10, ..ServerOptions::default() };
     let long = format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "y".repeat(2000));
     assert_eq!(status_of(&refused(options(), &long)), 431);
-    assert_eq!(status_of(&refused(options(), &"GET / HTTP/1.1\r\nX: y\r\n".repeat(100))), 431, "without an end");
+    assert_eq!(
+        status_of(&refused(options(), &"GET / HTTP/1.1\r\nX: y\r\n".repeat(100))),
+        431,
+        "without an end"
+    );
     let many = format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(11));
     assert_eq!(status_of(&refused(options(), &many)), 431);
 }
@@ -578,11 +712,20 @@ fn case_96_a_slow_head_is_408_whatever_trickles_in() {
 
 #[test]
 fn origins_are_checked() {
-    let options = || ServerOptions { origins: Some(vec!["https://good.example".into()]), ..ServerOptions::default() };
+    let options = || ServerOptions {
+        origins: Some(vec!["https://good.example".into()]),
+        ..ServerOptions::default()
+    };
     let from = |origin: &'static str| with(1, origin);
-    assert_eq!(status_of(&refused(options(), &from("Host: h\r\nOrigin: https://evil.example"))), 403);
+    assert_eq!(
+        status_of(&refused(options(), &from("Host: h\r\nOrigin: https://evil.example"))),
+        403
+    );
     assert_eq!(status_of(&refused(options(), &from("Host: h\r\nOrigin: null"))), 403);
-    assert_eq!(status_of(&refused(options(), &from("Host: h\r\nOrigin: https://good.example.evil"))), 403);
+    assert_eq!(
+        status_of(&refused(options(), &from("Host: h\r\nOrigin: https://good.example.evil"))),
+        403
+    );
     let (request, ..) = accepted(options(), &from("Host: h\r\nOrigin: https://good.example"));
     assert_eq!(request.origin.as_deref(), Some("https://good.example"));
     accepted(options(), &from("Host: h"));
@@ -595,17 +738,23 @@ fn case_91_a_server_chooses_among_what_the_client_asks_for() {
         require_subprotocol,
         ..ServerOptions::default()
     };
-    let ask = || with(1, "Host: h\r\nSec-WebSocket-Protocol: foobar, b\r\nSec-WebSocket-Protocol: a");
-    assert_eq!(accepted(options(&["a", "b", "foo"], true), &ask()).1.subprotocol.as_deref(), Some("b"));
+    let ask =
+        || with(1, "Host: h\r\nSec-WebSocket-Protocol: foobar, b\r\nSec-WebSocket-Protocol: a");
+    assert_eq!(
+        accepted(options(&["a", "b", "foo"], true), &ask()).1.subprotocol.as_deref(),
+        Some("b")
+    );
     let (_, opened, answer) = accepted(options(&["foo", "B"], false), &ask());
     assert!(opened.subprotocol.is_none() && header(&answer, "Sec-WebSocket-Protocol").is_none());
     assert_eq!(status_of(&refused(options(&["foo"], true), &ask())), 400);
     let (mut handshake, now) = server(options(&["a"], false));
     handshake.handle_input(now, BytesMut::from(ask().as_bytes()));
     assert!(matches!(handshake.poll_event(), Some(ServerEvent::Request(_))));
-    let choose = |name: &str| Acceptance { subprotocol: Some(name.into()), headers: Headers::new() };
+    let choose =
+        |name: &str| Acceptance { subprotocol: Some(name.into()), headers: Headers::new() };
     assert!(handshake.accept(choose("other")).is_err());
-    let opened = handshake.accept(choose("foobar")).expect("one of the client's").expect("still a request");
+    let opened =
+        handshake.accept(choose("foobar")).expect("one of the client's").expect("still a request");
     assert_eq!(opened.subprotocol.as_deref(), Some("foobar"));
 }
 
@@ -613,7 +762,8 @@ fn case_91_a_server_chooses_among_what_the_client_asks_for() {
 fn a_client_and_a_server_of_ours_find_each_other() {
     for deflate in [None, Some(DeflateConfig::default())] {
         let now = Instant::now();
-        let client_options = ClientOptions { deflate: deflate.clone(), ..protocols(&["towline.1"]) };
+        let client_options =
+            ClientOptions { deflate: deflate.clone(), ..protocols(&["towline.1"]) };
         let (_, mut client, _) = begin("ws://h/path", client_options);
         let (mut server, _) = server(ServerOptions {
             subprotocols: vec!["towline.1".into()],
@@ -623,11 +773,15 @@ fn a_client_and_a_server_of_ours_find_each_other() {
         let mut out = Vec::new();
         client.poll_transmit(&mut out);
         server.handle_input(now, BytesMut::from(out.remove(0)));
-        assert!(matches!(server.poll_event(), Some(ServerEvent::Request(request)) if request.path == "/path"));
+        assert!(
+            matches!(server.poll_event(), Some(ServerEvent::Request(request)) if request.path == "/path")
+        );
         let server_end = server.accept(Acceptance::default()).expect("valid").expect("a request");
         server.poll_transmit(&mut out);
         client.handle_input(now, BytesMut::from(out.remove(0)));
-        let Some(ClientOutcome::Open(client_end)) = client.poll_outcome() else { panic!("not open") };
+        let Some(ClientOutcome::Open(client_end)) = client.poll_outcome() else {
+            panic!("not open")
+        };
         for opened in [&client_end, &server_end] {
             assert_eq!(opened.subprotocol.as_deref(), Some("towline.1"));
             assert_eq!(opened.compression.is_some(), deflate.is_some());
@@ -640,7 +794,10 @@ fn a_client_and_a_server_of_ours_find_each_other() {
         let bytes = written(&mut client, now);
         assert_eq!(bytes.len() < 100, deflate.is_some());
         feed(&mut server, now, &bytes);
-        assert_eq!(messages(&events(&mut server)), [(Kind::Text, "hello ".repeat(100).into_bytes())]);
+        assert_eq!(
+            messages(&events(&mut server)),
+            [(Kind::Text, "hello ".repeat(100).into_bytes())]
+        );
     }
     assert_eq!(accept_key(KEY), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
 }
@@ -650,7 +807,13 @@ fn data_before_the_answer_is_kept_within_the_limit() {
     let (mut handshake, now) = server(ServerOptions { max_head: 1000, ..ServerOptions::default() });
     handshake.handle_input(now, BytesMut::from(request(&upgrade()).as_bytes()));
     assert!(matches!(handshake.poll_event(), Some(ServerEvent::Request(_))));
-    handshake.handle_input(now, BytesMut::from(&frame_to(Role::Server, true, frame::OpCode::Text, b"early")[..]));
+    handshake.handle_input(
+        now,
+        BytesMut::from(&frame_to(Role::Server, true, frame::OpCode::Text, b"early")[..]),
+    );
     handshake.handle_input(now, BytesMut::from(&[0; 2000][..]));
-    assert!(matches!(handshake.poll_event(), Some(ServerEvent::Failed(HandshakeError::Refused(400)))));
+    assert!(matches!(
+        handshake.poll_event(),
+        Some(ServerEvent::Failed(HandshakeError::Refused(400)))
+    ));
 }

@@ -5,6 +5,7 @@ mod deflate;
 mod differential;
 mod flow;
 mod frame;
+mod fuzz;
 mod handshake;
 mod keepalive;
 mod kernels;
