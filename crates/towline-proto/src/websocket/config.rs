@@ -29,7 +29,6 @@ pub enum Delivery {
 /// The default suits messages of up to 16 MiB between programs. A server facing the open network may want smaller
 /// `max_message` or [`Delivery::Streamed`].
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub struct Config {
     /// The largest frame to accept, in bytes on the wire. A longer one fails with 1009 at its header. Default 16 MiB.
     pub max_frame: u64,

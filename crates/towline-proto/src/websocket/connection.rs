@@ -233,10 +233,8 @@ impl Connection {
                     self.keepalive.on_input(now);
                 }
                 self.receive.release(taken as u64);
-                if let Some(item) = item {
-                    if let Some(event) = self.on_item(item) {
-                        self.events.push_back(event);
-                    }
+                if let Some(event) = item.and_then(|item| self.on_item(item)) {
+                    self.events.push_back(event);
                 }
             }
             Err(violation) => self.fail(violation),

@@ -16,7 +16,6 @@ use super::config::ConfigError;
 /// Memory per connection: about 64 KiB plus four times the window to send, and about 10 KiB plus the window to receive. Compressing secrets
 /// together with data that an attacker chooses can reveal the secrets by the length (as in CRIME); leave it off there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct DeflateConfig {
     /// Effort, 1 (fast) to 9 (small). Default 1: on a network path the gain beyond it is small against its cost.
     pub level: u32,

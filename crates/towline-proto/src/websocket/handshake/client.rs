@@ -27,7 +27,6 @@ const RESERVED: [&str; 9] = [
 
 /// What a client asks for, and within which limits.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub struct ClientOptions {
     /// Further headers: cookies, an origin, whatever the server wants. Those that the handshake writes itself are refused.
     pub headers: Headers,

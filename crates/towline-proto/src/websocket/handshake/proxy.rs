@@ -9,7 +9,6 @@ use super::{Credentials, HandshakeError, Target};
 
 /// What to tell a proxy, and within which limits.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub struct ProxyOptions {
     /// Shown to the proxy at once.
     pub credentials: Option<Credentials>,

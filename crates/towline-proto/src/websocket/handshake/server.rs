@@ -16,7 +16,6 @@ use super::{HandshakeError, Opened, accept_key};
 
 /// What a server offers, and within which limits.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub struct ServerOptions {
     /// Subprotocols that are spoken. The client's first one among them is chosen.
     pub subprotocols: Vec<String>,
