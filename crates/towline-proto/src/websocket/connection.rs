@@ -557,10 +557,12 @@ impl Connection {
     #[inline]
     fn send_payload(&mut self, kind: Kind, payload: Payload<'_>) -> Result<Pressure, SendError> {
         self.check_queue()?;
-        if self.encoder.streaming().is_some() {
-            return Err(SendError::Unfinished);
+        if !self.encoder.small(kind, payload.as_slice()) {
+            if self.encoder.streaming().is_some() {
+                return Err(SendError::Unfinished);
+            }
+            self.encoder.data(kind, payload, true);
         }
-        self.encoder.data(kind, payload, true);
         Ok(self.sending.pressure(self.encoder.queued()))
     }
 

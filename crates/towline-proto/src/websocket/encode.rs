@@ -64,7 +64,8 @@ pub(crate) enum Payload<'a> {
 }
 
 impl Payload<'_> {
-    fn as_slice(&self) -> &[u8] {
+    #[inline]
+    pub(crate) fn as_slice(&self) -> &[u8] {
         match self {
             Payload::Slice(slice) => slice,
             Payload::Owned(bytes) => bytes,
@@ -100,6 +101,21 @@ impl Encoder {
     /// The kind of the streamed message that is unfinished.
     pub(crate) fn streaming(&self) -> Option<Kind> {
         self.streaming.map(|(kind, _)| kind)
+    }
+
+    /// Queues a whole message on a short path, if it is small and goes out as it is; false if it does not.
+    #[inline]
+    pub(crate) fn small(&mut self, kind: Kind, payload: &[u8]) -> bool {
+        let length = payload.len();
+        let plain = self.deflater.as_ref().is_none_or(|deflater| !deflater.wants(length));
+        if length > COPY_BELOW.min(self.fragment) || !plain || self.streaming.is_some() {
+            return false;
+        }
+        let opcode = if kind == Kind::Text { OpCode::Text } else { OpCode::Binary };
+        let mask = self.keys.as_mut().map(|keys| keys.mask_key());
+        let header = Header { fin: true, rsv1: false, opcode, mask, length: length as u64 };
+        self.queued += put_frame(&mut self.tail, &header, payload) as u64;
+        true
     }
 
     /// Queues a part of a message: a whole one if it is first and last.
@@ -159,12 +175,11 @@ impl Encoder {
         let length = payload.as_slice().len();
         let mask = self.keys.as_mut().map(|keys| keys.mask_key());
         let header = Header { fin, rsv1, opcode, mask, length: length as u64 };
-        self.queued += (header.encoded_len() + length) as u64;
-        put_header(&mut self.tail, &header, length.min(COPY_BELOW));
         if length <= COPY_BELOW {
-            put_payload(&mut self.tail, payload.as_slice(), mask);
+            self.queued += put_frame(&mut self.tail, &header, payload.as_slice()) as u64;
             return;
         }
+        self.queued += (put_header(&mut self.tail, &header, 0) + length) as u64;
         let data = match (payload, mask) {
             (Payload::Owned(bytes), None) => bytes,
             (Payload::Owned(bytes), Some(key)) => match bytes.try_into_mut() {
@@ -189,9 +204,7 @@ impl Encoder {
         if self.control.len() + length > CONTROL_BUFFER {
             return false;
         }
-        self.queued += length as u64;
-        put_header(&mut self.control, &header, payload.len());
-        put_payload(&mut self.control, payload, mask);
+        self.queued += put_frame(&mut self.control, &header, payload) as u64;
         true
     }
 
@@ -208,9 +221,7 @@ impl Encoder {
         // Nothing may follow the close frame (section 5.5.1), so what waits for a boundary goes before it.
         let waiting = self.control.split();
         self.tail.extend_from_slice(&waiting);
-        self.queued += (header.encoded_len() + body.len()) as u64;
-        put_header(&mut self.tail, &header, body.len());
-        put_payload(&mut self.tail, body, mask);
+        self.queued += put_frame(&mut self.tail, &header, body) as u64;
     }
 
     /// Moves up to `max` bytes out, in order, and returns how many.
@@ -264,9 +275,9 @@ impl Encoder {
     }
 }
 
-/// Writes a header, with room behind it for `behind` bytes.
+/// Writes a header, with room behind it for `behind` bytes, and returns its length.
 #[inline]
-fn put_header(buffer: &mut BytesMut, header: &Header, behind: usize) {
+fn put_header(buffer: &mut BytesMut, header: &Header, behind: usize) -> usize {
     let need = MAX_HEADER + behind;
     if buffer.capacity() - buffer.len() < need {
         buffer.reserve(need.max(BUFFER));
@@ -274,15 +285,19 @@ fn put_header(buffer: &mut BytesMut, header: &Header, behind: usize) {
     let mut bytes = [0; MAX_HEADER];
     let length = header.encode(&mut bytes);
     buffer.extend_from_slice(bytes.get(..length).unwrap_or_default());
+    length
 }
 
+/// Writes a whole frame and returns its length.
 #[inline]
-fn put_payload(buffer: &mut BytesMut, payload: &[u8], mask: Option<[u8; 4]>) {
+fn put_frame(buffer: &mut BytesMut, header: &Header, payload: &[u8]) -> usize {
+    let length = put_header(buffer, header, payload.len());
     let start = buffer.len();
     buffer.extend_from_slice(payload);
-    if let (Some(key), Some(fresh)) = (mask, buffer.get_mut(start..)) {
+    if let (Some(key), Some(fresh)) = (header.mask, buffer.get_mut(start..)) {
         mask::apply(fresh, key, 0);
     }
+    length + payload.len()
 }
 
 fn masked_copy(payload: &[u8], key: [u8; 4]) -> Bytes {
