@@ -62,8 +62,8 @@ pub enum Event {
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed {
-    /// RFC 6455 section 7.1.5: the peer's code, 1005 if its close frame had none, 1006 without a close frame; the code
-    /// that we sent when the peer broke the protocol, or vanished after our close frame.
+    /// RFC 6455 section 7.1.5: the peer's code, 1005 if its close frame had none, 1006 without a close frame; the
+    /// violation's code when the peer broke a rule; ours when it vanished after our close frame.
     pub code: CloseCode,
     /// The reason that came with the code.
     pub reason: String,
@@ -226,10 +226,14 @@ impl Connection {
     /// The buffer of [`Connection::direct`], with whatever was appended to it, also nothing.
     pub fn handle_direct(&mut self, now: Instant, buffer: BytesMut) {
         self.now = self.now.max(now);
+        let fresh = self.decoder.read_directly(&buffer);
+        if self.discards() {
+            return self.receive.release(fresh as u64);
+        }
         let before = self.input.len();
         match self.decoder.handle_direct(buffer, &mut self.input) {
             Ok((taken, item)) => {
-                if taken > 0 || self.input.len() > before {
+                if fresh > 0 {
                     self.keepalive.on_input(now);
                 }
                 self.receive.release(taken as u64);
@@ -237,7 +241,12 @@ impl Connection {
                     self.events.push_back(event);
                 }
             }
-            Err(violation) => self.fail(violation),
+            Err(violation) => {
+                // What lies behind the frame is in the input and is released with it.
+                let behind = self.input.len() - before;
+                self.receive.release(fresh.saturating_sub(behind) as u64);
+                self.fail(violation);
+            }
         }
     }
 
@@ -736,15 +745,19 @@ impl Connection {
         self.phase = Phase::Closed;
         self.encoder.clear();
         self.discard_input();
-        let frame = match (&self.violation, &self.received, &self.sent) {
-            (Some(_), _, Some(sent)) => Some(sent),
+        let own = |violation: Violation| CloseFrame {
+            code: Some(violation.code()),
+            reason: violation.to_string(),
+        };
+        let frame = match (self.violation, self.received.take(), self.sent.take()) {
+            (Some(violation), ..) => Some(own(violation)),
             (None, Some(received), _) => Some(received),
             // The peer vanished after our close frame: ours is the last word.
             (None, None, Some(sent)) if cause == Cause::Transport => Some(sent),
             _ => None,
         };
         let (code, reason) = match frame {
-            Some(frame) => (frame.code.unwrap_or(CloseCode::NO_STATUS), frame.reason.clone()),
+            Some(frame) => (frame.code.unwrap_or(CloseCode::NO_STATUS), frame.reason),
             None => (CloseCode::ABNORMAL, String::new()),
         };
         let clean = matches!(cause, Cause::Local | Cause::Peer);

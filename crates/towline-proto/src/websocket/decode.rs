@@ -528,6 +528,11 @@ impl Decoder {
         }
     }
 
+    /// How much was read into the lent buffer.
+    pub(crate) fn read_directly(&self, buffer: &BytesMut) -> usize {
+        self.lent.map_or(0, |start| buffer.len().saturating_sub(start))
+    }
+
     /// Bytes of the unfinished message that are held here.
     pub(crate) fn held(&self) -> usize {
         self.arena.len()

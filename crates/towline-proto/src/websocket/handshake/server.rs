@@ -223,7 +223,8 @@ impl ServerHandshake {
     /// `None` when there is no request to accept, for instance because the transport ended meanwhile.
     ///
     /// # Errors
-    /// When the subprotocol is not one that the client asked for; the request is then still to be answered.
+    /// When the subprotocol is not one that the client asked for, or a header is one that the handshake writes itself; the
+    /// request is then still to be answered.
     pub fn accept(&mut self, acceptance: Acceptance) -> Result<Option<Opened>, HeaderError> {
         let State::Deciding { key, request } = &self.state else { return Ok(None) };
         let subprotocol = match acceptance.subprotocol {
@@ -247,6 +248,9 @@ impl ServerHandshake {
             headers.push("Sec-WebSocket-Extensions", compression.params.answer())?;
         }
         for (name, value) in acceptance.headers.iter() {
+            if is_reserved(name) {
+                return Err(HeaderError { name: name.to_owned() });
+            }
             headers.push(name, value)?;
         }
         let mut answer = String::from("HTTP/1.1 101 Switching Protocols\r\n");
@@ -357,6 +361,13 @@ impl ServerHandshake {
         };
         Ok((key.to_owned(), request))
     }
+}
+
+/// Headers of a response that the handshake writes itself.
+fn is_reserved(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.starts_with("sec-websocket-")
+        || ["upgrade", "connection", "content-length", "transfer-encoding"].contains(&name.as_str())
 }
 
 /// The client's first subprotocol that is ours too; compared exactly.

@@ -416,6 +416,21 @@ fn a_violation_after_our_close_does_not_send_a_second_close() {
 }
 
 #[test]
+fn a_buffer_that_comes_back_after_the_end_is_only_credited() {
+    let (mut end, now) = open_end(Role::Client);
+    let bytes = frame_to(Role::Client, true, OpCode::Binary, &[1; 20_000]);
+    feed(&mut end, now, &bytes[..100]);
+    assert!(events(&mut end).is_empty());
+    let mut direct = end.direct().expect("a large frame");
+    end.abort();
+    assert_eq!(events(&mut end).len(), 1);
+    direct.buffer.extend_from_slice(&bytes[100..]);
+    end.handle_direct(now, direct.buffer);
+    assert!(events(&mut end).is_empty());
+    assert_eq!(end.take_credit(), bytes.len());
+}
+
+#[test]
 fn an_error_of_the_transport_after_both_closes_is_clean() {
     let (mut end, now) = open_end(Role::Server);
     feed(&mut end, now, &frame_to(Role::Server, true, OpCode::Close, &close_body(1000, b"")));

@@ -753,6 +753,9 @@ fn case_91_a_server_chooses_among_what_the_client_asks_for() {
     let choose =
         |name: &str| Acceptance { subprotocol: Some(name.into()), headers: Headers::new() };
     assert!(handshake.accept(choose("other")).is_err());
+    let mut headers = Headers::new();
+    headers.push("Sec-WebSocket-Accept", "mine").expect("a valid line");
+    assert!(handshake.accept(Acceptance { subprotocol: None, headers }).is_err());
     let opened =
         handshake.accept(choose("foobar")).expect("one of the client's").expect("still a request");
     assert_eq!(opened.subprotocol.as_deref(), Some("foobar"));

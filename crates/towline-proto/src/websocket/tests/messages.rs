@@ -494,6 +494,7 @@ fn invalid_text_is_found_in_a_direct_read() {
     direct.buffer.extend_from_slice(&[0xFF; 100]);
     end.handle_direct(now, direct.buffer);
     let _ = events(&mut end);
+    assert_eq!(end.take_credit(), length + 100, "what was read is credited");
     assert_eq!(close_in(&written(&mut end, now)).map(|(code, _)| code), Some(1007));
 }
 
