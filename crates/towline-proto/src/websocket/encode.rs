@@ -225,7 +225,22 @@ impl Encoder {
     }
 
     /// Moves up to `max` bytes out, in order, and returns how many.
+    #[inline]
     pub(crate) fn transmit(&mut self, max: usize, out: &mut Vec<Bytes>) -> usize {
+        if self.out.is_empty() && self.control.is_empty() && self.tail.len() <= max {
+            // The usual case: small frames only.
+            let taken = self.tail.len();
+            if taken > 0 {
+                out.push(self.tail.split().freeze());
+                self.inside = false;
+                self.queued -= taken as u64;
+            }
+            return taken;
+        }
+        self.transmit_queue(max, out)
+    }
+
+    fn transmit_queue(&mut self, max: usize, out: &mut Vec<Bytes>) -> usize {
         let mut left = max;
         while left > 0 {
             if !self.inside && !self.control.is_empty() {

@@ -255,6 +255,9 @@ impl ClientHandshake {
             Err(error) => return self.fail(head_error(error)),
         };
         match response.status {
+            101 if !head.starts_with(b"HTTP/1.1 ") => {
+                self.fail(HandshakeError::Upgrade("not HTTP/1.1"))
+            }
             101 => match self.check_upgrade(&response) {
                 Ok((subprotocol, compression)) => {
                     let rest = self.head.take_rest();

@@ -9,7 +9,7 @@ use super::support::*;
 /// `docs/vectors/websocket.frames.txt`: name, role of the sender, fin, rsv1, opcode, key, payload, and the frame.
 const VECTORS: &str = include_str!("../../../../../docs/vectors/websocket.frames.txt");
 
-fn hex(text: &str) -> Vec<u8> {
+pub(super) fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(|byte| byte.is_ascii_hexdigit()).collect();
     let digit = |byte: u8| char::from(byte).to_digit(16).expect("hex") as u8;
     digits.chunks(2).map(|pair| digit(pair[0]) * 16 + digit(pair[1])).collect()

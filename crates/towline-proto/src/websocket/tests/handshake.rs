@@ -168,6 +168,7 @@ fn case_90_tokens_are_lists_and_know_no_case() {
         );
     }
     for answer in [
+        "HTTP/1.0 101 OK\nUpgrade: websocket\nConnection: Upgrade\nSec-WebSocket-Accept: {accept}\n\n",
         "HTTP/1.1 101 OK\nConnection: Upgrade\nSec-WebSocket-Accept: {accept}\n\n",
         "HTTP/1.1 101 OK\nUpgrade: websockets\nConnection: Upgrade\nSec-WebSocket-Accept: {accept}\n\n",
         "HTTP/1.1 101 OK\nUpgrade: websocket\nSec-WebSocket-Accept: {accept}\n\n",
