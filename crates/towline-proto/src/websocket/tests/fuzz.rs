@@ -36,6 +36,12 @@ fn frames() {
     }
 }
 
+/// What the fuzzer found: bytes read directly into a message that failed there were never credited.
+#[test]
+fn found_frames() {
+    fuzzing::frames(b"\x47\x08\x01\xfe\xff\xff\xff\xe0\xa1\xff\xff\xff\x0d");
+}
+
 #[test]
 fn handshake() {
     let server = b"\x20GET /chat HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n";
