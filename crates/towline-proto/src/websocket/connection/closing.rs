@@ -89,7 +89,7 @@ impl Connection {
     }
 
     pub(super) fn finish_by_transport(&mut self) {
-        if self.phase == Phase::Lingering {
+        if self.phase == Phase::Lingering || self.violation.is_some() {
             self.finish_exchanged()
         } else {
             self.finish(Cause::Transport)

@@ -144,6 +144,7 @@ pub struct ClientHandshake {
     head: HeadReader,
     state: State,
     deadline: Option<Instant>,
+    response: Option<Response>,
     outcome: Option<ClientOutcome>,
 }
 
@@ -178,6 +179,7 @@ impl ClientHandshake {
             head: HeadReader::new(options.max_head, options.max_headers),
             state: State::Head,
             deadline: now.checked_add(options.timeout),
+            response: None,
             outcome: None,
         })
     }
@@ -235,6 +237,11 @@ impl ClientHandshake {
         if matches!(self.state, State::Done) { None } else { self.deadline }
     }
 
+    /// The head of the server's final response, whatever came of it, once it is read.
+    pub fn response(&self) -> Option<&Response> {
+        self.response.as_ref()
+    }
+
     /// The outcome, once.
     pub fn poll_outcome(&mut self) -> Option<ClientOutcome> {
         self.outcome.take()
@@ -254,6 +261,9 @@ impl ClientHandshake {
             Ok(response) => response,
             Err(error) => return self.fail(head_error(error)),
         };
+        if !matches!(response.status, 100 | 102..=199) {
+            self.response = Some(response.clone());
+        }
         match response.status {
             101 if !head.starts_with(b"HTTP/1.1 ") => {
                 self.fail(HandshakeError::Upgrade("not HTTP/1.1"))

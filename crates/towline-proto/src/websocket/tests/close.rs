@@ -402,6 +402,16 @@ fn a_violation_with_a_peer_that_never_reads_ends_in_time() {
 }
 
 #[test]
+fn a_violation_stays_the_cause_when_the_transport_fails_too() {
+    let (mut end, now) = open_end(Role::Server);
+    feed(&mut end, now, &[0x83]);
+    assert!(events(&mut end).is_empty());
+    end.handle_error(now);
+    let cause = closed(&events(&mut end)).map(|closed| closed.cause);
+    assert_eq!(cause, Some(Cause::Violation(Violation::ReservedOpcode(3))));
+}
+
+#[test]
 fn a_violation_after_our_close_does_not_send_a_second_close() {
     let (mut end, now) = open_end(Role::Client);
     end.close(now, CloseCode::NORMAL, "").expect("valid");

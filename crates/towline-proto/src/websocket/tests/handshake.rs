@@ -233,6 +233,23 @@ fn case_92_frames_behind_the_response_are_kept() {
 }
 
 #[test]
+fn case_98_the_response_can_be_seen_on_success_and_failure() {
+    for (answer, status) in [
+        (GOOD.replace("{accept}", "wrong"), 101),
+        ("HTTP/1.1 100 Go on\n\nHTTP/1.1 302 There\nLocation: /x\n".to_owned(), 302),
+        ("HTTP/1.1 503 No\nRetry-After: 7\n".to_owned(), 503),
+    ] {
+        let (_, mut handshake, now) = begin("ws://h/", ClientOptions::default());
+        assert!(handshake.response().is_none());
+        let answer = format!("{answer}Set-Cookie: a=b\nSet-Cookie: c=d\n\n").replace('\n', "\r\n");
+        handshake.handle_input(now, BytesMut::from(answer.as_bytes()));
+        let response = handshake.response().expect("read");
+        assert_eq!(response.status, status);
+        assert_eq!(response.headers.all("set-cookie").collect::<Vec<_>>(), ["a=b", "c=d"]);
+    }
+}
+
+#[test]
 fn an_interim_response_is_passed_over() {
     let answer = format!("HTTP/1.1 103 Early Hints\nLink: x\n\n{}", good(""));
     assert!(matches!(answered(ClientOptions::default(), &answer), ClientOutcome::Open(_)));
