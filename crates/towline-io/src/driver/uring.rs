@@ -400,10 +400,14 @@ impl Uring {
         let Some(stream) = entry.stream() else { return };
         let Some(mut recv) = stream.recv.take() else { return };
         recv.submitted = false;
-        if result == -libc::ENOBUFS && !closing && !recv.cancel {
+        let mut result = result;
+        if result == -libc::ENOBUFS {
             // More sockets received at once than there are buffers; those are replaced by now.
-            stream.recv = Some(recv);
-            return;
+            if !closing && !recv.cancel {
+                stream.recv = Some(recv);
+                return;
+            }
+            result = -libc::ECANCELED;
         }
         let drained = !cqueue::sock_nonempty(flags);
         stream.readable = !drained || result <= 0;
