@@ -40,6 +40,7 @@ pub(crate) struct Entry {
 
 /// What kind of socket it is. Only streams are many, so the others are boxed.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant)]
 pub(crate) enum Body {
     Stream(Stream),
     Listener(Box<Listener>),
