@@ -210,10 +210,13 @@ impl Core {
         let in_kernel = entry.in_flight > 0;
         match &mut entry.body {
             Body::Stream(stream) => {
-                let connecting = stream.connect.is_some();
                 let send_in_kernel = stream.send.is_locked();
-                if connecting && !in_kernel {
-                    self.end_connect(id, Err(cancelled()));
+                if stream.connect.is_some() {
+                    // What waits for the connection ends behind the attempt.
+                    if !in_kernel {
+                        self.end_connect(id, Err(cancelled()));
+                    }
+                    return;
                 }
                 self.cancel_recv(id);
                 if !send_in_kernel {

@@ -100,6 +100,8 @@ pub(crate) struct Stream {
     pub(crate) writable: bool,
     /// The peer's end or an error was signalled: there will be no further edge, so reads are always tried.
     pub(crate) hangup: bool,
+    /// The send in the kernel posts a completion only if it fails (io_uring).
+    pub(crate) silent: bool,
     /// What the kernel reads during its send operation (io_uring).
     pub(crate) send_frame: Option<Box<SendFrame>>,
 }
@@ -116,6 +118,7 @@ impl Stream {
             readable: true,
             writable: true,
             hangup: false,
+            silent: false,
             send_frame: None,
         }
     }
@@ -206,5 +209,15 @@ impl Listener {
     pub(crate) fn pause(&self) -> Duration {
         Duration::from_millis(20 << self.shortages.saturating_sub(1).min(5))
             .min(Duration::from_secs(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_stream_takes_few_bytes() {
+        assert!(size_of::<Entry>() <= 320, "{}", size_of::<Entry>());
     }
 }

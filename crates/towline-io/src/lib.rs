@@ -14,6 +14,8 @@
 //! - **Ids are index and generation.** An id of something that ended is refused, never mistaken.
 //! - **One thread.** A driver belongs to the thread that made it; only a [`Waker`] crosses threads.
 //!
+//! [`completion`] puts worker threads and callbacks on top.
+//!
 //! ```
 //! use bytes::Bytes;
 //! use socket2::{Domain, Socket, Type};
@@ -42,6 +44,7 @@
 #![allow(unsafe_code)] // system calls; every block says why it is sound
 
 mod buffer;
+pub mod completion;
 mod config;
 mod core;
 mod driver;

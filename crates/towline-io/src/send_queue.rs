@@ -85,6 +85,16 @@ impl SendQueue {
         })
     }
 
+    /// Whether all that is queued is silent on success.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.ops.iter().all(|op| op.quiet)
+    }
+
+    /// Bytes in a kernel operation.
+    pub(crate) fn locked(&self) -> usize {
+        self.locked
+    }
+
     /// Whether a kernel operation is under way.
     pub(crate) fn is_locked(&self) -> bool {
         self.locked > 0

@@ -77,6 +77,13 @@ impl<T> Slots<T> {
             Content::Free(_) => None,
         }
     }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        self.places.iter().filter_map(|place| match &place.content {
+            Content::Taken(value) => Some(value),
+            Content::Free(_) => None,
+        })
+    }
 }
 
 /// Generations have 28 bits, so that one fits into an io_uring `user_data` together with an index and a kind.

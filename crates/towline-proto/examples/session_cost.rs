@@ -46,7 +46,8 @@ impl Pair {
         client.handle_open(now);
         let mut out = Vec::new();
         client.poll_transmit(now, usize::MAX, &mut out);
-        let (hello, _) = Handshake::new().handle_input(out.remove(0)).expect("good").expect("whole");
+        let (hello, _) =
+            Handshake::new().handle_input(out.remove(0)).expect("good").expect("whole");
         let server = Session::server(config.clone(), hello, now).expect("taken");
         let outgoing = || Outgoing::new(&config.limits);
         let client = End { session: client, outgoing: outgoing() };
@@ -92,7 +93,12 @@ fn oneway(count: usize) {
     let mut received = 0;
     for _ in 0..count / 1000 {
         for _ in 0..1000 {
-            let sent = pair.client.outgoing.push(Lane::NORMAL, None, None, Payload::Slice(black_box(&payload)));
+            let sent = pair.client.outgoing.push(
+                Lane::NORMAL,
+                None,
+                None,
+                Payload::Slice(black_box(&payload)),
+            );
             black_box(sent).expect("room");
         }
         pair.up(|_, message| {
@@ -110,9 +116,14 @@ fn pingpong(count: usize) {
     let payload = [7; 64];
     let mut received = 0;
     for _ in 0..count {
-        pair.client.outgoing.push(Lane::NORMAL, None, None, Payload::Slice(&payload)).expect("room");
+        pair.client
+            .outgoing
+            .push(Lane::NORMAL, None, None, Payload::Slice(&payload))
+            .expect("room");
         pair.up(|outgoing, message| {
-            outgoing.push(Lane::NORMAL, None, Some(message.id), Payload::Bytes(message.data)).expect("room");
+            outgoing
+                .push(Lane::NORMAL, None, Some(message.id), Payload::Bytes(message.data))
+                .expect("room");
         });
         pair.down(|_, message| {
             received += 1;
@@ -128,7 +139,10 @@ fn large(count: usize, size: usize) {
     let payload = Bytes::from(vec![7; size]);
     let mut received = 0;
     for _ in 0..count {
-        pair.client.outgoing.push(Lane::NORMAL, None, None, Payload::Bytes(payload.clone())).expect("room");
+        pair.client
+            .outgoing
+            .push(Lane::NORMAL, None, None, Payload::Bytes(payload.clone()))
+            .expect("room");
         pair.client.session.enqueue(pair.now, &mut pair.client.outgoing);
         while pair.client.session.poll_transmit(pair.now, 64 << 10, &mut pair.out) > 0 {
             for mut part in pair.out.drain(..) {
@@ -161,10 +175,14 @@ fn run(part: &str, count: usize) {
 
 fn main() {
     let mut args = std::env::args().skip(1);
-    if let (Some(part), Some(count)) = (args.next(), args.next().and_then(|count| count.parse().ok())) {
+    if let (Some(part), Some(count)) =
+        (args.next(), args.next().and_then(|count| count.parse().ok()))
+    {
         return run(&part, count);
     }
-    for (part, count) in [("oneway", 10_000_000), ("pingpong", 1_000_000), ("64k", 100_000), ("1m", 5_000)] {
+    for (part, count) in
+        [("oneway", 10_000_000), ("pingpong", 1_000_000), ("64k", 100_000), ("1m", 5_000)]
+    {
         let best = (0..3)
             .map(|_| {
                 let start = Instant::now();
@@ -173,7 +191,10 @@ fn main() {
             })
             .min()
             .unwrap_or_default();
-        println!("{part:>9}: {:8.1} ns each, best of 3 runs of {count}", best.as_secs_f64() * 1e9 / count as f64);
+        println!(
+            "{part:>9}: {:8.1} ns each, best of 3 runs of {count}",
+            best.as_secs_f64() * 1e9 / count as f64
+        );
     }
     println!("size_of: Session {}, Outgoing {}", size_of::<Session>(), size_of::<Outgoing>());
 }

@@ -176,7 +176,9 @@ impl Redial {
         match self.state {
             // The next one need not wait for its turn.
             State::Next(_) => self.state = State::Next(now),
-            State::Dialled if self.dials.iter().all(Option::is_none) => self.state = self.back_off(now),
+            State::Dialled if self.dials.iter().all(Option::is_none) => {
+                self.state = self.back_off(now)
+            }
             _ => {}
         }
     }
@@ -201,7 +203,8 @@ impl Redial {
     }
 
     fn back_off(&mut self, now: Instant) -> State {
-        let longest = self.policy.base.saturating_mul(1 << self.rounds.min(31)).min(self.policy.cap);
+        let longest =
+            self.policy.base.saturating_mul(1 << self.rounds.min(31)).min(self.policy.cap);
         self.rounds = self.rounds.saturating_add(1);
         let nanos = u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX);
         let delay = Duration::from_nanos(self.draw(nanos));
@@ -347,7 +350,9 @@ mod tests {
             let mut given_up = false;
             for step in 0..100_000u64 {
                 match next(&mut redial, &mut now) {
-                    Some(Action::Dial { address, .. }) if (step + seed) % 3 != 0 => redial.handle_failed(now, address),
+                    Some(Action::Dial { address, .. }) if (step + seed) % 3 != 0 => {
+                        redial.handle_failed(now, address)
+                    }
                     Some(Action::GiveUp) => {
                         given_up = true;
                         break;

@@ -18,6 +18,9 @@ pub(crate) enum Outgoing {
     Ftcp { queue: frame::Outgoing, accepted: u64 },
 }
 
+/// Payloads below this many bytes are copied into the send queue: cheaper than counting references.
+const SMALL: usize = 4 << 10;
+
 /// Why a message was not taken.
 pub(crate) enum Refused {
     Full,
@@ -39,7 +42,11 @@ impl Outgoing {
             Outgoing::Session(queue) => {
                 let id = session_id(message.id)?;
                 let reply_to = session_id(message.reply_to)?;
-                let payload = Payload::Bytes(message.data.clone());
+                // What is copied anyway need not be shared first.
+                let payload = match message.data.len() < SMALL {
+                    true => Payload::Slice(&message.data),
+                    false => Payload::Bytes(message.data.clone()),
+                };
                 let sent = queue.push(message.lane, id, reply_to, payload);
                 sent.map(|id| MessageId(id.value())).map_err(|error| match error {
                     session::SendError::TooLarge { len, max } => {
@@ -55,7 +62,10 @@ impl Outgoing {
             Outgoing::Ftcp { queue, accepted } => {
                 let id = frame_id(message.id)?;
                 let reply_to = frame_id(message.reply_to)?;
-                let payload = frame::Payload::Bytes(message.data.clone());
+                let payload = match message.data.len() < SMALL {
+                    true => frame::Payload::Slice(&message.data),
+                    false => frame::Payload::Bytes(message.data.clone()),
+                };
                 let id = queue.push(id, reply_to, payload).map_err(|error| match error {
                     frame::SendError::TooLarge { length, max } => {
                         Refused::Never(SendError::TooLarge {
@@ -130,7 +140,7 @@ fn frame_id(id: Option<MessageId>) -> Result<Option<frame::MessageId>, Refused> 
 /// What an engine tells, in the words of this layer.
 pub(crate) enum Output {
     Established { resumed: bool },
-    Message { message: Message, cost: u64 },
+    Message(Message),
     Acknowledged,
     Reset(Vec<Message>),
     PeerClosing,
@@ -239,13 +249,15 @@ impl Engine {
         }
     }
 
+    #[inline]
     pub(crate) fn poll_output(&mut self) -> Option<Output> {
         match self {
-            Engine::Session(session) => Some(session_output(session.poll_event()?)),
+            Engine::Session(session) => Some(match session.poll_event()? {
+                session::Event::Message(message) => Output::Message(from_session(message)),
+                event => session_output(event),
+            }),
             Engine::Ftcp { engine, acknowledged } => Some(match engine.poll_event()? {
-                frame::Event::Message(message) => {
-                    Output::Message { cost: 0, message: from_frame(message) }
-                }
+                frame::Event::Message(message) => Output::Message(from_frame(message)),
                 frame::Event::Acknowledged { messages, .. } => {
                     *acknowledged += messages;
                     Output::Acknowledged
@@ -313,9 +325,7 @@ impl Engine {
 fn session_output(event: session::Event) -> Output {
     match event {
         session::Event::Established { resumed } => Output::Established { resumed },
-        session::Event::Message(message) => {
-            Output::Message { cost: message.cost(), message: from_session(message) }
-        }
+        session::Event::Message(message) => Output::Message(from_session(message)),
         session::Event::Acknowledged { .. } => Output::Acknowledged,
         session::Event::TooLargeForPeer { messages, .. } => {
             Output::TooLargeForPeer(from_session_all(messages))
@@ -333,6 +343,7 @@ fn session_output(event: session::Event) -> Output {
     }
 }
 
+#[inline]
 fn from_session(message: session::Message) -> Message {
     Message {
         id: Some(MessageId(message.id.value())),

@@ -567,7 +567,7 @@ impl Driver {
             // There is something to report: only hand over what is prepared, and now and then look for more, so
             // that sockets which are always ready do not starve the others.
             self.turns = self.turns.wrapping_add(1);
-            if self.turns % TURNS_WITHOUT_POLL == 0 || self.system.has_prepared() {
+            if self.turns.is_multiple_of(TURNS_WITHOUT_POLL) || self.system.has_prepared() {
                 self.system.poll(&mut self.core, Timeout::None)?;
             }
             return Ok(());

@@ -24,6 +24,8 @@ use crate::{Completion, Event, OpId, Received, RecvError, SocketId, sys};
 const MAX_IOVECS: usize = 1024;
 /// About how many bytes go into one kernel send: enough to amortise it, few enough that completions keep flowing.
 const SEND_BYTES: usize = 1 << 20;
+/// Posts up to this size are tried without a completion, together with the wait.
+const SILENT_BYTES: usize = 64 * 1024;
 /// Completion queue entries per submission queue entry.
 const CQ_FACTOR: u32 = 4;
 /// How long a dropped driver waits for the kernel to let go.
@@ -47,8 +49,15 @@ pub(crate) struct Uring {
     datagrams: Option<BufferRing>,
     /// Operations whose last completion is to come, of sockets and others.
     in_flight: u64,
+    /// Frames out of use. Boxed, as in the entries: their address must not change while the kernel has them.
+    #[expect(clippy::vec_box)]
     recv_frames: Vec<Box<RecvFrame>>,
+    #[expect(clippy::vec_box)]
     send_frames: Vec<Box<SendFrame>>,
+    /// Sockets whose send posts a completion only if it fails (see `start_send`).
+    silent: Vec<SocketId>,
+    /// Such sends can be made: they need a kernel that reports a short send as one (6.1).
+    can_be_silent: bool,
     /// The kernel refused multishot datagram receives (before 6.0): readiness and a batched call instead.
     no_multishot_recvmsg: bool,
 }
@@ -91,6 +100,8 @@ impl Uring {
                 .map_err(|error| {
                     explain("registering receive buffers (needs Linux 5.19)", &error)
                 })?;
+        let can_be_silent =
+            params.is_setup_single_issuer() && params.is_feature_skip_cqe_on_success();
         let mut uring = Uring {
             ring,
             streams,
@@ -98,6 +109,8 @@ impl Uring {
             in_flight: 0,
             recv_frames: Vec::new(),
             send_frames: Vec::new(),
+            silent: Vec::new(),
+            can_be_silent,
             no_multishot_recvmsg: false,
         };
         uring.watch_waker(core);
@@ -155,6 +168,12 @@ impl Uring {
         self.push_op(core, id, KernelOp::Connect, sqe);
     }
 
+    /// Hands the head of the queue to the kernel.
+    ///
+    /// A send whose success nobody wants to hear of is made with `MSG_DONTWAIT` and without a completion on success:
+    /// it is over when its submission is, so that the same system call can go on to wait for something else. A short
+    /// or failed one does post a completion (`MSG_WAITALL` makes a short send count as failed), and the rest is sent
+    /// the usual way.
     fn start_send(&mut self, core: &mut Core, id: SocketId) {
         let Some(entry) = core.entry(id) else { return };
         let fd = Fd(entry.fd());
@@ -162,11 +181,23 @@ impl Uring {
         if stream.send.is_locked() {
             return;
         }
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        let mut flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        let mut sqe_flags = squeue::Flags::empty();
+        let silent = self.can_be_silent
+            && stream.writable
+            && stream.send.queued() <= SILENT_BYTES
+            && stream.send.is_quiet();
+        if silent {
+            flags |= libc::MSG_DONTWAIT;
+            sqe_flags = squeue::Flags::SKIP_SUCCESS;
+            self.silent.push(id);
+        }
+        stream.silent = silent;
         let mut head = stream.send.head(MAX_IOVECS, SEND_BYTES);
         let Some(first) = head.next() else {
             // Nothing but empty sends.
             drop(head);
+            stream.silent = false;
             core.advance_send(id, 0);
             return;
         };
@@ -175,7 +206,7 @@ impl Uring {
             let sqe = opcode::Send::new(fd, first.as_ptr(), length as u32).flags(flags).build();
             drop(head);
             stream.send.lock(length);
-            self.push_op(core, id, KernelOp::Send, sqe);
+            self.push_op(core, id, KernelOp::Send, sqe.flags(sqe_flags));
             return;
         };
         let mut frame = self.send_frames.pop().unwrap_or_else(|| {
@@ -192,7 +223,7 @@ impl Uring {
         let sqe = opcode::SendMsg::new(fd, &raw const frame.header).flags(flags as u32).build();
         stream.send.lock(total);
         stream.send_frame = Some(frame);
-        self.push_op(core, id, KernelOp::Send, sqe);
+        self.push_op(core, id, KernelOp::Send, sqe.flags(sqe_flags));
     }
 
     fn start_recv(&mut self, core: &mut Core, id: SocketId) {
@@ -407,11 +438,50 @@ impl Uring {
         core.end_recv(id, result, recv.serial);
     }
 
+    /// After a submission: the silent sends that posted no completion have succeeded.
+    fn resolve_silent(&mut self, core: &mut Core) {
+        if self.silent.is_empty() {
+            return;
+        }
+        let queue = self.ring.submission();
+        if !queue.is_empty() || queue.cq_overflow() {
+            // Some were not submitted yet, or completions are held back: it is not known yet.
+            return;
+        }
+        drop(queue);
+        let mut list = std::mem::take(&mut self.silent);
+        for id in list.drain(..) {
+            let Some(entry) = core.entry(id) else { continue };
+            let Body::Stream(stream) = &mut entry.body else { continue };
+            if !stream.silent {
+                continue;
+            }
+            stream.silent = false;
+            entry.in_flight -= 1;
+            self.in_flight -= 1;
+            self.send_frames.extend(stream.send_frame.take());
+            let written = stream.send.locked();
+            core.advance_send(id, written);
+            self.follow_up_silent(core, id);
+        }
+        self.silent = list;
+    }
+
+    fn follow_up_silent(&mut self, core: &mut Core, id: SocketId) {
+        let Some(entry) = core.entry(id) else { return };
+        let Body::Stream(stream) = &entry.body else { return };
+        if entry.life != Life::Open || !stream.send.is_empty() || stream.shutdown {
+            core.sweep_sends(id);
+            self.finish(core, id);
+        }
+    }
+
     fn sent(&mut self, core: &mut Core, id: SocketId, result: i32) {
-        if let Some(stream) = core.entry(id).and_then(Entry::stream)
-            && let Some(frame) = stream.send_frame.take()
-        {
-            self.send_frames.push(frame);
+        if let Some(stream) = core.entry(id).and_then(Entry::stream) {
+            // After a silent send that did not get through, wait for room.
+            stream.writable = !stream.silent;
+            stream.silent = false;
+            self.send_frames.extend(stream.send_frame.take());
         }
         match outcome(result) {
             Ok(written) => {
@@ -604,6 +674,7 @@ impl System for Uring {
             }
         };
         self.reap(core);
+        self.resolve_silent(core);
         core.stats.in_flight = self.in_flight;
         match result {
             Ok(_) => Ok(()),

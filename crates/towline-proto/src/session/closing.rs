@@ -2,13 +2,20 @@
 
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
-use super::error::{CloseCode, WireError};
+use super::error::{CloseCode, Refusal, WireError};
 use super::event::Event;
 use super::frame::{Fields, Violation, cut_reason, kind, put_control, put_int, put_reason};
 use super::machine::{Phase, Session};
 use super::message::Unacknowledged;
+
+/// The ABORT frame (S8.6).
+pub(super) fn abort_frame(code: CloseCode, reason: &str) -> Bytes {
+    let mut out = BytesMut::new();
+    put_control(&mut out, kind::ABORT, |body| put_reason(body, code, reason));
+    out.freeze()
+}
 
 /// An end that is under way, begun by either side.
 #[derive(Debug)]
@@ -30,8 +37,8 @@ pub(super) struct Closing {
 
 impl Session {
     /// Ends in order: what was enqueued is delivered first, then [`Event::Closed`]; after
-    /// [`Config::close_timeout`](super::Config::close_timeout) in any case. Call `enqueue` before it; the layer
-    /// above closes the [`Outgoing`](super::Outgoing).
+    /// [`Config::close_timeout`](super::Config::close_timeout) in any case. Call `enqueue` before it
+    /// and go on redialling while [`is_down`](Self::is_down): a wire that is lost now is resumed like any other.
     pub fn close(&mut self, now: Instant, code: CloseCode, reason: &str) {
         self.now = now;
         if self.phase == Phase::Ended || self.closing.is_some() {
@@ -52,9 +59,12 @@ impl Session {
     /// Ends at once, without an event. The peer is told if `poll_transmit` still gets to the wire. Returns what
     /// was not acknowledged.
     pub fn abort_with(&mut self, code: CloseCode, reason: &str) -> Vec<Unacknowledged> {
-        if self.phase == Phase::Up {
+        if self.phase == Phase::Up && self.greeting_due {
+            // The WELCOME has not gone out: the client still waits for one word or the other.
+            self.last_words = Refusal { code, reason: reason.to_owned() }.encode();
+        } else if self.phase == Phase::Up {
             let mut out = self.final_acknowledgements();
-            put_control(&mut out, kind::ABORT, |body| put_reason(body, code, reason));
+            out.extend_from_slice(&abort_frame(code, reason));
             self.last_words = out.freeze();
         }
         self.end()
@@ -127,7 +137,7 @@ impl Session {
     /// ABORT: the peer has ended at once.
     pub(super) fn on_abort(&mut self, body: &[u8]) -> Result<(), Violation> {
         let (code, reason) = Fields::new(kind::ABORT, body).reason()?;
-        self.last_words = bytes::Bytes::new();
+        self.last_words = Bytes::new();
         let unacknowledged = self.end();
         self.events.push_back(Event::Closed { code, reason, unacknowledged });
         Ok(())

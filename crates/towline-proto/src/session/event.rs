@@ -15,7 +15,8 @@ pub enum Event {
     },
     /// A message arrived. Return its [`Message::cost`] by [`Session::consumed`](super::Session::consumed).
     Message(Message),
-    /// The peer has these for good: room in the limits. Sums since the last such event.
+    /// The peer has these for good. Sums since the last such event, counted by whole runs of messages; the next
+    /// [`enqueue`](super::Session::enqueue) tells the [`Outgoing`](super::Outgoing) of the room.
     Acknowledged {
         /// Octets of payload.
         bytes: u64,

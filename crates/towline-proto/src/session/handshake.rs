@@ -188,35 +188,36 @@ impl Handshake {
     /// # Errors
     /// The first rule broken, as early as the first octet: answer with [`Refusal::encode`] if at all, close.
     pub fn handle_input(&mut self, data: Bytes) -> Result<Option<(Hello, Bytes)>, Violation> {
-        let mut data = if self.partial.is_empty() {
-            data
-        } else {
+        let fresh = self.partial.is_empty();
+        if !fresh {
             self.partial.extend_from_slice(&data);
-            std::mem::take(&mut self.partial).freeze()
-        };
-        // S2.1: said at the first octet, so that a peer of another protocol is not left waiting.
-        if data.first().is_some_and(|&first| first != kind::HELLO) {
-            return Err(Violation::NotTowline);
         }
-        let whole = match decode_control(&data)? {
-            Some((_, header, len)) if data.len() >= header + len => Some((header, header + len)),
-            Some((_, header, _)) => {
-                let seen = data.get(header..).unwrap_or_default();
-                if seen.iter().zip(&MAGIC).any(|(a, b)| a != b) {
-                    return Err(Violation::NotTowline);
-                }
-                None
+        let seen = if fresh { &data[..] } else { &self.partial[..] };
+        let Some((header, end)) = hello_in(seen)? else {
+            if fresh {
+                self.partial.extend_from_slice(&data);
             }
-            None => None,
-        };
-        let Some((header, end)) = whole else {
-            self.partial = BytesMut::from(&data[..]);
             return Ok(None);
         };
+        let mut data = if fresh { data } else { std::mem::take(&mut self.partial).freeze() };
         let frame = data.split_to(end);
         let hello = Hello::decode(frame.get(header..).unwrap_or_default())?;
         Ok(Some((hello, data)))
     }
+}
+
+/// Where the body of the HELLO at the start of `seen` begins and ends, if it is whole.
+fn hello_in(seen: &[u8]) -> Result<Option<(usize, usize)>, Violation> {
+    // S2.1: said at the first octet, so that a peer of another protocol is not left waiting.
+    if seen.first().is_some_and(|&first| first != kind::HELLO) {
+        return Err(Violation::NotTowline);
+    }
+    let Some((_, header, len)) = decode_control(seen)? else { return Ok(None) };
+    let body = seen.get(header..).unwrap_or_default();
+    if body.iter().zip(&MAGIC).any(|(a, b)| a != b) {
+        return Err(Violation::NotTowline);
+    }
+    Ok((body.len() >= len).then_some((header, header + len)))
 }
 
 impl Refusal {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::closing::abort_frame;
 use super::error::{CloseCode, WireError};
 use super::event::Event;
 use super::frame::{Fields, Violation, kind};
@@ -21,11 +22,17 @@ impl Session {
             }
             if self.phase == Phase::Up && self.closing.is_none() {
                 let (window, max_message) = (self.config.window, self.config.max_message as u64);
-                if let Some(message) = self.reader.next_message(&mut self.incoming, window, max_message) {
+                if let Some(message) =
+                    self.reader.next_message(&mut self.incoming, window, max_message)
+                {
                     self.on_received(message.lane);
                     self.stats.messages_received += 1;
                     return Some(Event::Message(message));
                 }
+            }
+            if self.reader.is_drained() {
+                self.report_freed();
+                return self.events.pop_front();
             }
             match self.next_item() {
                 Ok(Some(Item::Message(message))) => {
@@ -174,8 +181,8 @@ impl Session {
         self.settle();
         if known {
             if self.closing.is_some() {
-                // There is nobody left to drain to.
-                self.last_words = self.failure(&WireError::HandshakeTimeout);
+                // There is nobody left to drain to; the newcomer need not wait for this client.
+                self.last_words = abort_frame(CloseCode::ENDED, "the session was closing");
                 self.finish(CloseCode::ENDED);
                 return Ok(());
             }

@@ -125,7 +125,10 @@ impl Log {
         }
         let Some(run) = self.runs.get(index) else { return false };
         self.cursor.position + run.charge() <= limit
-            || run.frames_from(self.cursor.skip).next().is_some_and(|(header, _)| self.sent + header.charge() <= limit)
+            || run
+                .frames_from(self.cursor.skip)
+                .next()
+                .is_some_and(|(header, _)| self.sent + header.charge() <= limit)
     }
 
     /// Hands the rest of the run at the cursor out, or as many of its frames as `limit` allows: head and body.
@@ -289,6 +292,11 @@ impl Log {
     /// Gives spare memory back.
     pub(super) fn shrink(&mut self) {
         self.runs.shrink_to_fit();
+    }
+
+    #[cfg(test)]
+    pub(super) fn footprint(&self) -> usize {
+        size_of::<Log>() + self.runs.capacity() * size_of::<Run>()
     }
 }
 

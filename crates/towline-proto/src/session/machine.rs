@@ -288,7 +288,9 @@ impl Session {
                 self.withdraw();
             }
         }
-        let held = |log: &Option<Box<Log>>| log.as_ref().map_or((0, 0), |log| (log.held().bytes, log.held().messages));
+        let held = |log: &Option<Box<Log>>| {
+            log.as_ref().map_or((0, 0), |log| (log.held().bytes, log.held().messages))
+        };
         outgoing.update(self.logs.iter().map(held), self.peer_max_message);
     }
 
@@ -474,6 +476,11 @@ impl Session {
     /// Over; `poll_transmit` may still have last words.
     pub fn is_ended(&self) -> bool {
         self.phase == Phase::Ended
+    }
+
+    /// An orderly end is under way, begun by either side.
+    pub fn is_closing(&self) -> bool {
+        self.closing.is_some() && self.phase != Phase::Ended
     }
 
     /// Smoothed round-trip time, from PING and PONG; `None` before the first PONG.

@@ -136,7 +136,8 @@ impl Outgoing {
     pub fn is_full(&self, lane: Lane, len: usize) -> bool {
         let load = &self.load[lane.index()];
         load.messages > 0
-            && (load.messages >= self.limits.max_messages || load.bytes + len > self.limits.max_bytes)
+            && (load.messages >= self.limits.max_messages
+                || load.bytes + len > self.limits.max_bytes)
     }
 
     #[cold]
@@ -262,8 +263,10 @@ impl Outgoing {
     /// Hands every run over, in order.
     #[inline]
     pub(super) fn drain(&mut self, mut each: impl FnMut(Lane, Run)) {
-        for (lane, run) in self.queue.drain(..) {
-            each(lane, run);
+        if !self.queue.is_empty() {
+            for (lane, run) in self.queue.drain(..) {
+                each(lane, run);
+            }
         }
         if self.tail_frames > 0 {
             let run = self.tail_run(Bytes::new(), self.tail_frames);

@@ -135,7 +135,12 @@ impl Reader {
     /// The usual case by a short way: a message that lies whole in the input and breaks no rule. Otherwise `None`,
     /// with nothing changed, and [`next`](Self::next) finds out why.
     #[inline(always)]
-    pub(super) fn next_message(&mut self, lanes: &mut Lanes, window: u64, max_message: u64) -> Option<Message> {
+    pub(super) fn next_message(
+        &mut self,
+        lanes: &mut Lanes,
+        window: u64,
+        max_message: u64,
+    ) -> Option<Message> {
         if self.body.is_some() || !self.partial.is_empty() {
             return None;
         }
@@ -154,7 +159,15 @@ impl Reader {
         lane.received += header.charge();
         let begin = self.at + header.header;
         self.at = begin + header.len;
-        let data = self.input.slice(begin..self.at);
+        let data = if self.at == self.input.len() {
+            // The last of its buffer takes the reference over.
+            self.at = 0;
+            let mut data = std::mem::take(&mut self.input);
+            data.advance(begin);
+            data
+        } else {
+            self.input.slice(begin..self.at)
+        };
         lane.unconsumed += data.len() as u64 + FRAME_CHARGE;
         Some(Message { id, reply_to: header.reply_to, lane: header.lane, data })
     }
@@ -356,6 +369,17 @@ impl Reader {
             Some(Body { remaining: 0, .. }) => self.fill(lanes),
             _ => Ok(None),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn footprint(&self) -> usize {
+        self.backlog.capacity() * size_of::<Bytes>() + self.partial.capacity() + self.input.len()
+    }
+
+    /// Whether there is no input to look at.
+    #[inline]
+    pub(super) fn is_drained(&self) -> bool {
+        self.input.is_empty() && self.backlog.is_empty()
     }
 
     /// Whether nothing of the wire has come yet.

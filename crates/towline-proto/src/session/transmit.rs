@@ -25,7 +25,7 @@ impl Session {
     /// handed out cannot be overtaken any more. Call it when the transport has room; nothing is lost by waiting.
     pub fn poll_transmit(&mut self, now: Instant, max_bytes: usize, out: &mut Vec<Bytes>) -> usize {
         self.now = now;
-        if max_bytes == 0 {
+        if max_bytes == 0 || self.is_quiet() {
             return 0;
         }
         let mut sent = 0;
@@ -65,6 +65,17 @@ impl Session {
         }
     }
 
+    /// A quick look that rules most empty calls out.
+    #[inline]
+    fn is_quiet(&self) -> bool {
+        self.phase == Phase::Up
+            && self.unsent | self.ack_now == 0
+            && !(self.greeting_due || self.ack_wanted)
+            && self.pong.is_none()
+            && self.ping.is_none()
+            && self.closing.is_none()
+    }
+
     fn transmit(&mut self, max_bytes: usize, out: &mut Vec<Bytes>) -> usize {
         if std::mem::take(&mut self.greeting_due) {
             self.put_welcome();
@@ -76,8 +87,8 @@ impl Session {
         if let Some(token) = self.pong.take() {
             put_ints(&mut self.control, kind::PONG, [token]);
         }
-        let mut sent = self.put_data(max_bytes, out);
-        if sent + self.control.len() < max_bytes && (self.ack_wanted || self.closing.is_some()) {
+        let (mut sent, data) = self.put_data(max_bytes, out);
+        if data < max_bytes && (self.ack_wanted || self.closing.is_some()) {
             if self.ack_wanted && self.ping.is_none() {
                 self.ack_wanted = false;
                 self.send_ping(self.now);
@@ -115,16 +126,18 @@ impl Session {
         self.logs[lane].as_ref().is_some_and(|log| log.ready(self.peer_limits[lane]))
     }
 
-    /// Runs of frames, lane by lane, until `max_bytes` are there.
-    fn put_data(&mut self, max_bytes: usize, out: &mut Vec<Bytes>) -> usize {
-        let mut sent = 0;
-        while self.unsent != 0 && sent + self.control.len() < max_bytes {
+    /// Runs of frames, lane by lane, until `max_bytes` of them are there: the octets put out, and those of data. What
+    /// is in `control` goes first and does not count, so that no stream of PINGs keeps data from moving.
+    fn put_data(&mut self, max_bytes: usize, out: &mut Vec<Bytes>) -> (usize, usize) {
+        let (mut sent, mut data) = (0, 0);
+        while self.unsent != 0 && data < max_bytes {
             let Some(lane) = self.next_lane() else { break };
             let Some(log) = &mut self.logs[lane] else { break };
             let Some((head, body)) = log.take(self.peer_limits[lane]) else { break };
             if log.all_sent() {
                 self.unsent &= !(1 << lane);
             }
+            data += head.len() + body.len();
             if head.len() <= MERGE && !self.control.is_empty() {
                 self.control.extend_from_slice(&head);
                 if body.is_empty() {
@@ -140,7 +153,7 @@ impl Session {
                 out.push(body);
             }
         }
-        sent
+        (sent, data)
     }
 
     /// S6.1: the most urgent lane that can send, unless a less urgent one has waited long enough.
@@ -163,6 +176,7 @@ impl Session {
         Some(chosen)
     }
 
+    #[inline]
     fn flush_control(&mut self, out: &mut Vec<Bytes>) -> usize {
         let len = self.control.len();
         if len > 0 {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use towline_proto::session::{CloseCode, SessionId, WireError as SessionWireError};
+use towline_proto::session::{CloseCode, FRAME_CHARGE, SessionId, WireError as SessionWireError};
 
 use crate::connection::{Connection, NO_SLOT, Phase, Shared, ask, inbox_options};
 use crate::engine::{Engine, Output};
@@ -123,9 +123,14 @@ impl Core {
     }
 
     /// A message goes to the request that waits for it, to the handler, or to `queued` for readers and inbox.
-    fn deliver(&mut self, message: Message, cost: u64, queued: &mut Vec<Message>, readers: bool) {
+    #[inline]
+    fn deliver(&mut self, mut message: Message, queued: &mut Vec<Message>, readers: bool) {
         self.counts.messages_received += 1;
+        if self.secured.is_some() {
+            message.tls.clone_from(&self.secured);
+        }
         let lane = message.lane;
+        let cost = message.data.len() as u64 + FRAME_CHARGE;
         if let Some(reply_to) = message.reply_to
             && !matches!(self.claim(reply_to, &message), Claim::Unclaimed)
         {
@@ -292,7 +297,12 @@ impl Runtime {
             core.shared.hold();
             let readers = core.shared.readers().any_open();
             while let Some(output) = core.engine.poll_output() {
-                turn = core.output(now, output, &mut queued, readers);
+                // The usual case by the short way.
+                if let Output::Message(message) = output {
+                    core.deliver(message, &mut queued, readers);
+                    continue;
+                }
+                turn = core.output(now, output);
                 if !matches!(turn, Turn::Go) {
                     break;
                 }
@@ -547,20 +557,10 @@ impl Runtime {
 }
 
 impl Core {
-    /// One thing that the engine tells.
-    fn output(
-        &mut self,
-        now: Instant,
-        output: Output,
-        queued: &mut Vec<Message>,
-        readers: bool,
-    ) -> Turn {
+    /// One thing that the engine tells, other than a message.
+    fn output(&mut self, now: Instant, output: Output) -> Turn {
         match output {
-            Output::Message { mut message, cost } => {
-                message.tls = self.secured.clone();
-                self.deliver(message, cost, queued, readers);
-            }
-            Output::Acknowledged | Output::PeerClosing => {}
+            Output::Message(_) | Output::Acknowledged | Output::PeerClosing => {}
             Output::Established { resumed } => {
                 let connected = self.describe(resumed);
                 if let Origin::Dialed(dialing) = &mut self.origin {

@@ -120,8 +120,16 @@ impl Runtime {
     /// Runs until the context is dropped.
     pub(crate) fn run(mut self) {
         let mut completions: Vec<Completion> = Vec::new();
+        let mut eager = false;
         loop {
             let busy = self.take_commands();
+            if !busy && std::mem::take(&mut eager) {
+                // Whoever sends message after message from a thread on this core would otherwise be interrupted for each
+                // of them: let it send a few more before this thread sleeps and has to be woken.
+                std::thread::yield_now();
+                continue;
+            }
+            eager |= busy;
             if self.is_done() {
                 break;
             }

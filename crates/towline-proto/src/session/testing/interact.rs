@@ -22,6 +22,10 @@ impl Choices<'_> {
         (usize::from(self.next()) << 8 | usize::from(self.next())) % bound.max(1)
     }
 
+    fn one_in(&mut self, count: u8) -> bool {
+        self.next().is_multiple_of(count)
+    }
+
     fn end(&mut self) -> End {
         if self.next() & 1 == 0 { End::Client } else { End::Server }
     }
@@ -78,7 +82,7 @@ fn act(world: &mut World, choices: &mut Choices<'_>) {
             world.transmit(end, max);
         }
         13..=20 => {
-            let back = if choices.next() % 8 == 0 { choices.below(wires) } else { 0 };
+            let back = if choices.one_in(8) { choices.below(wires) } else { 0 };
             let most = [3, 60, 1000, 9000][choices.below(4)];
             let (to, max) = (choices.end(), 1 + choices.below(most));
             world.deliver((wires - 1).saturating_sub(back), to, max);
@@ -102,8 +106,7 @@ fn act(world: &mut World, choices: &mut Choices<'_>) {
         }
         26 => world.advance(Duration::from_millis(choices.below(60) as u64)),
         27 => {
-            let seconds =
-                if choices.next() % 16 == 0 { choices.below(80) } else { choices.below(12) };
+            let seconds = if choices.one_in(16) { choices.below(80) } else { choices.below(12) };
             world.advance(Duration::from_secs(seconds as u64));
         }
         28 => {
@@ -116,8 +119,8 @@ fn act(world: &mut World, choices: &mut Choices<'_>) {
                 session.request_acknowledgement();
             }
         }
-        30 if choices.next() % 8 == 0 => world.crash(),
-        31 if choices.next() % 16 == 0 => {
+        30 if choices.one_in(8) => world.crash(),
+        31 if choices.one_in(16) => {
             let end = choices.end();
             world.close(end, CloseCode(1000));
         }

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    CloseCode, Config, Event, Handshake, Hello, Lane, MessageId, Outgoing, Payload, Refusal,
-    SendError, Session, SessionId, Violation, WireLoss,
+    CloseCode, Config, Event, Handshake, Hello, Lane, Message, MessageId, Outgoing, Payload,
+    Refusal, SendError, Session, SessionId, Violation, WireLoss,
 };
 
 /// Which end.
@@ -78,6 +78,8 @@ pub struct Side {
     pub unconsumed: VecDeque<(Lane, u64)>,
     /// Messages delivered, all told.
     pub delivered: usize,
+    /// The last of them, up to 16.
+    pub recent: VecDeque<Message>,
     config: Arc<Config>,
     /// Whether large payloads are read directly.
     pub direct: bool,
@@ -91,6 +93,7 @@ impl Side {
             events: Vec::new(),
             unconsumed: VecDeque::new(),
             delivered: 0,
+            recent: VecDeque::new(),
             config,
             direct: false,
         }
@@ -185,7 +188,7 @@ impl World {
         len: usize,
         reply_to: Option<MessageId>,
     ) -> Result<MessageId, SendError> {
-        let data = payload(self.ledger.next(), len);
+        let data = payload(self.ledger.next_number(), len);
         let outgoing = &mut self.side(end).outgoing;
         let shared = data[0] & 1 == 0;
         let id = outgoing.push(
@@ -404,6 +407,10 @@ impl World {
                 Event::Message(message) => {
                     self.ledger.delivered(end, &message);
                     side.delivered += 1;
+                    side.recent.push_back(message.clone());
+                    if side.recent.len() > 16 {
+                        side.recent.pop_front();
+                    }
                     if consume {
                         session.consumed(message.lane, message.cost());
                     } else {
@@ -542,13 +549,21 @@ impl World {
             let (pending, queued) = (self.ledger.pending(end), self.ledger.queued(end));
             let side = self.side(end);
             let session = side.session.as_ref().map(|session| {
-                (session.is_established(), session.is_ended(), session.unacknowledged(), session.stats())
+                (
+                    session.is_established(),
+                    session.is_ended(),
+                    session.unacknowledged(),
+                    session.stats(),
+                )
             });
             out += &format!(
                 "\n{end:?}: pending {pending}, queued {queued}, session {session:?}, acknowledged {:?} of {:?}, events {:?}",
                 side.session.as_ref().map(|session| session.acknowledged()),
                 side.outgoing.accepted(),
-                side.events.iter().map(|event| format!("{event:?}").chars().take(60).collect()).collect::<Vec<String>>(),
+                side.events
+                    .iter()
+                    .map(|event| format!("{event:?}").chars().take(60).collect())
+                    .collect::<Vec<String>>(),
             );
         }
         out

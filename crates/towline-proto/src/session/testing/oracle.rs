@@ -64,7 +64,7 @@ const fn of(end: End) -> usize {
 
 impl Ledger {
     /// The number of the next message's content.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_number(&mut self) -> u64 {
         self.made += 1;
         self.made
     }
@@ -82,7 +82,8 @@ impl Ledger {
     }
 
     pub(super) fn enqueued(&mut self, end: End, count: usize) {
-        self.queued[of(end)].drain(..count);
+        let queued = &mut self.queued[of(end)];
+        queued.drain(..count.min(queued.len()));
     }
 
     /// `at` has received a message of the other end.

@@ -1,6 +1,6 @@
 //! Random interactions under the oracle of `testing`.
 
-use super::super::testing::interact;
+use super::super::testing::{interact, session_frames};
 
 /// SplitMix64: enough randomness for tests.
 pub(super) struct Random(pub(super) u64);
@@ -32,5 +32,18 @@ fn whatever_happens_each_message_arrives_once_and_in_order_or_comes_back() {
     for seed in from..from + count {
         let case = std::panic::catch_unwind(|| interact(&octets(seed)));
         assert!(case.is_ok(), "failed with SESSION_SEED={seed}");
+    }
+}
+
+#[test]
+fn octets_of_any_kind_end_in_an_error_at_worst() {
+    for seed in 0..150 {
+        let mut data = octets(seed);
+        data.truncate(200);
+        // Mostly frames that almost parse: small first octets and lengths.
+        if seed % 2 == 0 {
+            data.iter_mut().for_each(|octet| *octet &= 0x9f);
+        }
+        session_frames(&data);
     }
 }

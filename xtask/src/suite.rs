@@ -1,0 +1,116 @@
+//! `test` and its relatives.
+
+use std::process::Command;
+
+use crate::run::{Outcome, cargo, debian, root, step};
+
+/// The target that the sanitizer is built for: naming it keeps build scripts and procedural macros out.
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Everything that has to pass.
+pub(crate) fn test() -> Outcome {
+    step("formatting", &mut cargo(&["fmt", "--all", "--check"]))?;
+    let lints = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
+    step("lints", &mut cargo(&lints))?;
+    step(
+        "documentation",
+        cargo(&["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
+    step("tests", &mut cargo(&["test", "--workspace"]))?;
+    step(
+        "the code without its vector kernels",
+        cargo(&["test", "-p", "towline-code", "--tests"]).env("TOWLINE_FORCE_SCALAR", "1"),
+    )?;
+    step(
+        "without TLS",
+        &mut cargo(&["check", "-p", "towline", "--no-default-features", "--quiet"]),
+    )?;
+    let fuzz = root().join("fuzz/Cargo.toml");
+    let fuzz = ["check", "--quiet", "--manifest-path", &fuzz.to_string_lossy()];
+    step("fuzz targets build", cargo(&fuzz).env("RUSTC_BOOTSTRAP", "1"))?;
+    address_sanitizer()?;
+    memcheck()
+}
+
+/// The crates with `unsafe` under AddressSanitizer, which the stable compiler has when told to.
+fn address_sanitizer() -> Outcome {
+    let arguments = [
+        "test",
+        "-p",
+        "towline-io",
+        "-p",
+        "towline-code",
+        "--tests",
+        "--target",
+        TARGET,
+        "--target-dir",
+        "target/sanitized",
+    ];
+    step(
+        "AddressSanitizer",
+        cargo(&arguments)
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env("RUSTFLAGS", "-Zsanitizer=address -Cdebuginfo=line-tables-only"),
+    )
+}
+
+/// The epoll driver under valgrind, which does not know io_uring.
+fn memcheck() -> Outcome {
+    debian(&[("valgrind", "valgrind")])?;
+    step(
+        "valgrind",
+        cargo(&["test", "-p", "towline-io", "--test", "driver", "epoll"])
+            .env(
+                "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER",
+                "valgrind --quiet --error-exitcode=99 --leak-check=full --show-leak-kinds=definite",
+            )
+            .env("TOWLINE_TEST_SLOW_MACHINE", "1"),
+    )
+}
+
+/// One of the comparisons; the options go to it.
+pub(crate) fn bench(name: &str, options: &[&str]) -> Outcome {
+    let manifest = root().join("bench").join(name).join("Cargo.toml");
+    if !manifest.exists() {
+        return Err(format!("there is no bench `{name}`; see the folders of bench/"));
+    }
+    if name == "messaging" {
+        debian(&[("/usr/include/nng/nng.h", "libnng-dev"), ("/usr/include/zmq.h", "libzmq3-dev")])?;
+    }
+    let mut command = cargo(&[
+        "run",
+        "--quiet",
+        "--release",
+        "--manifest-path",
+        &manifest.to_string_lossy(),
+        "--",
+    ]);
+    step(&format!("bench {name}"), command.args(options))
+}
+
+/// Licences, advisories and sources of all dependencies.
+pub(crate) fn deny() -> Outcome {
+    let installed = Command::new("cargo-deny").arg("--version").output().is_ok();
+    if !installed {
+        step("install cargo-deny", &mut cargo(&["install", "--locked", "cargo-deny"]))?;
+    }
+    step("cargo deny", &mut cargo(&["deny", "--workspace", "check"]))
+}
+
+/// Every combination of features that means something.
+pub(crate) fn features() -> Outcome {
+    for (package, features) in [
+        ("towline", ""),
+        ("towline", "tls"),
+        ("towline", "tls,aws-lc-rs"),
+        ("towline", "tls,cert"),
+        ("towline-proto", ""),
+        ("towline-proto", "tls"),
+        ("towline-proto", "tls,ring,aws-lc-rs,system-roots,cert,fuzzing"),
+    ] {
+        let arguments =
+            ["check", "--quiet", "-p", package, "--no-default-features", "--features", features];
+        step(&format!("{package} with [{features}]"), &mut cargo(&arguments))?;
+    }
+    Ok(())
+}
