@@ -21,7 +21,7 @@ pub(super) const CHUNK: usize = 32 << 10;
 const NOTE: usize = 512;
 
 /// Chunks on ftcp wires that wait for their replies at once.
-const WINDOW: u64 = 16;
+pub(super) const WINDOW: u64 = 16;
 
 /// What is sent, and where it goes.
 pub(super) struct Load {
