@@ -34,7 +34,7 @@ mod log;
 mod outgoing;
 mod wire;
 
-pub use config::{Config, Resend};
+pub use config::{Config, ConfigError, Resend};
 pub use decoder::Decoder;
 pub use engine::{Engine, Event, Stats};
 pub use outgoing::{Outgoing, Payload, SendError};

@@ -7,14 +7,19 @@
 mod cert;
 mod config;
 mod error;
+mod keylog;
+mod pem;
 pub mod pin;
+mod record;
 mod state;
 mod stream;
+mod verify;
 
 #[cfg(feature = "cert")]
 pub use cert::{SelfSigned, self_signed};
-pub use config::{ClientAuth, ClientConfig, Config, KeyLog, Provider, ServerConfig};
+pub use config::{ClientAuth, ClientConfig, Config, Provider, ServerConfig};
 pub use error::Error;
+pub use keylog::KeyLog;
 pub use pin::Pin;
 pub use state::{TlsState, Version};
 pub use stream::{Event, Stream};
