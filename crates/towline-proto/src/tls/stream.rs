@@ -273,12 +273,15 @@ impl Stream {
         self.state.as_ref()
     }
 
-    /// Says `close_notify` behind all that was sealed: no more will be. Receiving goes on until the peer closes too.
+    /// Says `close_notify` behind all that was sealed: no more will be. Receiving goes on until the peer closes too. During the handshake
+    /// nothing is said.
     pub fn close(&mut self) {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
         let result = match &mut self.phase {
+            // Nothing was sent that could be taken for whole.
+            _ if self.state.is_none() => Ok(()),
             Phase::Rustls(buffered) => buffered.close(&mut self.outbox),
             Phase::Records(records) => {
                 records.alert(AlertDescription::CloseNotify, &mut self.outbox)

@@ -645,6 +645,13 @@ fn truncation_is_told_from_closing() {
     assert!(matches!(cut.server.handle_end(), Err(Error::HandshakeCut)));
     assert!(matches!(cut.client.handle_end(), Err(Error::HandshakeCut)));
     assert!(matches!(cut.client.seal(&[pattern(1)]), Err(Error::NotWritable { .. })));
+
+    let mut early = Pair::new(&client, &server);
+    early.client.close();
+    assert_eq!(named(early.drive(1)), (None, None));
+    assert!(matches!(early.client.seal(&[pattern(1)]), Err(Error::NotWritable { .. })));
+    fn threads<T: Send + 'static>(_: &T) {}
+    threads(&early.client);
 }
 
 #[test]
