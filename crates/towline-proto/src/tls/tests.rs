@@ -282,9 +282,13 @@ fn every_provider_and_suite_carries_data() {
             let server = leaf.config().provider(provider).server().unwrap();
             let mut pair = Pair::connected(&client, &server);
             assert_eq!(pair.client.state().unwrap().cipher_suite(), suite);
-            pair.server.seal(&[pattern(50_000)]).unwrap();
-            assert_eq!(named(pair.drive(777)), (None, None));
-            assert_eq!(pair.to_client.concat(), pattern(50_000));
+            for _ in 0..20 {
+                pair.server.seal(&[pattern(50_000)]).unwrap();
+                pair.client.seal(&[pattern(20_000)]).unwrap();
+            }
+            assert_eq!(named(pair.drive(7777)), (None, None));
+            assert_eq!(pair.to_client.concat(), pattern(50_000).repeat(20));
+            assert_eq!(pair.to_server.concat(), pattern(20_000).repeat(20));
         }
     }
 }
