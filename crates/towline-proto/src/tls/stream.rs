@@ -223,7 +223,8 @@ impl Stream {
 
     /// Encrypts `plaintext` as one run of bytes, into as few records as hold it, for [`poll_transmit`](Self::poll_transmit).
     ///
-    /// Hand over all there is at once: a record costs 22 bytes and an allocation however little is in it.
+    /// Hand over all there is at once, up to a few hundred KiB: a record costs 22 bytes and an allocation however little is in it, and a MiB of them
+    /// freed at once makes the allocator give pages back to the system that the next batch faults in again.
     ///
     /// # Errors
     /// [`Error::NotWritable`] before the handshake is done or after [`close`](Self::close); the failure of before, if any.
