@@ -1,0 +1,242 @@
+//! The generator matrix: which source symbols a repair column sums, and with which coefficients.
+//!
+//! Repair columns take their source symbols from one endless sequence of rounds. A round is a random order of all K source
+//! symbols, so after any number of whole rounds every source symbol has been covered equally often. `docs/code.md`
+//! specifies it byte by byte.
+
+use crate::{
+    batch::{BatchId, BlockCode, Degrees},
+    prng::{Domain, Stream},
+};
+
+/// One repair column: source symbols and their coefficients. A fountain column may name a symbol twice, once at the end of one
+/// round and once at the beginning of the next; the coefficients then add.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Column {
+    pub(crate) symbols: Vec<u32>,
+    pub(crate) coefficients: Vec<u8>,
+}
+
+/// The order of one round, as a four-step Feistel network over a rectangle of `a` by `b` that holds at least K cells,
+/// whose step functions are random tables. It gives any element without computing the others.
+#[derive(Clone, Debug)]
+struct Round {
+    /// The round it is, or `u64::MAX` for none yet.
+    number: u64,
+    k: u32,
+    a: u32,
+    b: u32,
+    /// Steps 0 and 2 have `b` entries below `a`, steps 1 and 3 have `a` entries below `b`.
+    tables: [[u8; 256]; 4],
+}
+
+impl Round {
+    fn new(k: u32) -> Round {
+        let mut a = 1;
+        while a * a < k {
+            a += 1;
+        }
+        Round { number: u64::MAX, k, a, b: k.div_ceil(a), tables: [[0; 256]; 4] }
+    }
+
+    fn turn_to(&mut self, nonce: u64, number: u64) {
+        if self.number == number {
+            return;
+        }
+        self.number = number;
+        let stream = Stream::new(nonce, Domain::Round, number, 0);
+        let mut i = 0;
+        for (step, table) in self.tables.iter_mut().enumerate() {
+            let (entries, below) = if step % 2 == 0 { (self.b, self.a) } else { (self.a, self.b) };
+            for entry in table.iter_mut().take(entries as usize) {
+                // Multiply and shift maps the upper half of a word onto 0..below, which is at most 256.
+                *entry = (((stream.word(i) >> 32) * u64::from(below)) >> 32) as u8;
+                i += 1;
+            }
+        }
+    }
+
+    /// The source symbol at place `at` of this round, which is below K.
+    #[inline]
+    fn symbol(&self, at: u32) -> u32 {
+        let (mut l, mut r) = (at / self.b, at % self.b);
+        loop {
+            l += u32::from(self.tables[0][(r & 255) as usize]);
+            l -= if l >= self.a { self.a } else { 0 };
+            r += u32::from(self.tables[1][(l & 255) as usize]);
+            r -= if r >= self.b { self.b } else { 0 };
+            l += u32::from(self.tables[2][(r & 255) as usize]);
+            l -= if l >= self.a { self.a } else { 0 };
+            r += u32::from(self.tables[3][(l & 255) as usize]);
+            r -= if r >= self.b { self.b } else { 0 };
+            let symbol = l * self.b + r;
+            if symbol < self.k {
+                return symbol;
+            }
+        }
+    }
+}
+
+/// Columns of the fountain's degree schedule, after which it repeats.
+const CYCLE: u64 = 256;
+
+/// The largest degree of the fountain.
+const MAX_DEGREE: u32 = 64;
+
+/// The degrees of the schedule: the quantiles of the ideal soliton distribution cut at `MAX_DEGREE`, in an order that
+/// spreads them (multiples of 95 modulo 256).
+const SCHEDULE: [u32; CYCLE as usize] = schedule();
+
+const fn schedule() -> [u32; CYCLE as usize] {
+    let mut degrees = [0; CYCLE as usize];
+    let mut n = 0;
+    while n < CYCLE {
+        let quantile = (n * 95 % CYCLE) as u32;
+        // The ideal soliton gives degree above d with probability 1/d.
+        let degree = CYCLE as u32 / (quantile + 1) + 1;
+        degrees[n as usize] = if degree > MAX_DEGREE { MAX_DEGREE } else { degree };
+        n += 1;
+    }
+    degrees
+}
+
+/// `PREFIX[n]`: the degrees of the first n columns of the schedule, added up.
+const PREFIX: [u32; CYCLE as usize + 1] = prefix();
+
+const fn prefix() -> [u32; CYCLE as usize + 1] {
+    let mut sums = [0; CYCLE as usize + 1];
+    let mut n = 0;
+    while n < CYCLE as usize {
+        sums[n + 1] = sums[n] + SCHEDULE[n];
+        n += 1;
+    }
+    sums
+}
+
+/// Makes columns. It keeps the last round it used, so asking in order is cheapest.
+#[derive(Clone, Debug)]
+pub(crate) struct Generator {
+    code: BlockCode,
+    round: Round,
+}
+
+impl Generator {
+    pub(crate) fn new(code: BlockCode) -> Generator {
+        Generator { code, round: Round::new(code.parameters().source_symbols) }
+    }
+
+    /// Whether every column sums all source symbols in their own order.
+    pub(crate) fn is_full(&self) -> bool {
+        self.code.parameters().degrees == Degrees::Even(1)
+    }
+
+    /// The average number of source symbols in a column.
+    pub(crate) fn mean_degree(&self) -> f64 {
+        match self.code.parameters().degrees {
+            Degrees::Even(columns) => self.code.source_symbols() as f64 / f64::from(columns),
+            Degrees::Fountain => f64::from(PREFIX[CYCLE as usize]) / CYCLE as f64,
+        }
+    }
+
+    /// Column `column` of repair batch `batch` into `out`, which is cleared first. The batch must be a repair batch and the column
+    /// one that it has.
+    pub(crate) fn column(&mut self, batch: BatchId, column: u16, out: &mut Column) {
+        let parameters = *self.code.parameters();
+        let (k, m) = (parameters.source_symbols, self.code.batch_columns() as u64);
+        let n = u64::from(batch.0 - self.code.source_batches()) * m + u64::from(column);
+        out.symbols.clear();
+        out.coefficients.clear();
+        match parameters.degrees {
+            Degrees::Even(1) => out.symbols.extend(0..k),
+            Degrees::Even(columns) => {
+                let columns = u64::from(columns);
+                let (number, slot) = (n / columns, n % columns);
+                let first = (slot * u64::from(k) / columns) as u32;
+                let end = ((slot + 1) * u64::from(k) / columns) as u32;
+                self.round.turn_to(parameters.nonce, number);
+                out.symbols.extend((first..end).map(|at| self.round.symbol(at)));
+            }
+            Degrees::Fountain => {
+                let slot = (n % CYCLE) as usize;
+                let first = n / CYCLE * u64::from(PREFIX[CYCLE as usize]) + u64::from(PREFIX[slot]);
+                for place in first..first + u64::from(SCHEDULE[slot].min(k)) {
+                    self.round.turn_to(parameters.nonce, place / u64::from(k));
+                    out.symbols.push(self.round.symbol((place % u64::from(k)) as u32));
+                }
+            }
+        }
+        let stream =
+            Stream::new(parameters.nonce, Domain::Column, u64::from(batch.0), u64::from(column));
+        stream.coefficients(out.symbols.len(), &mut out.coefficients);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{BatchSize, BlockParameters};
+
+    fn generator(k: u32, degrees: Degrees) -> Generator {
+        let parameters = BlockParameters {
+            source_symbols: k,
+            symbol_size: 1,
+            batch_size: BatchSize::M16,
+            degrees,
+            nonce: 9,
+        };
+        Generator::new(BlockCode::new(parameters).unwrap())
+    }
+
+    #[test]
+    fn a_round_covers_every_source_symbol_once() {
+        for k in [1, 2, 3, 5, 16, 17, 63, 64, 65, 255, 256, 257, 1000, 1024, 4097, 65_535] {
+            for columns in [1, 2, 3, 7, 11].into_iter().filter(|&c| c <= k) {
+                let mut generator = generator(k, Degrees::Even(columns as u16));
+                let first = generator.code.source_batches();
+                let mut column = Column::default();
+                for round in 0..2 {
+                    let mut seen = vec![0; k as usize];
+                    for n in round * columns..(round + 1) * columns {
+                        generator.column(BatchId(first + n / 16), (n % 16) as u16, &mut column);
+                        assert_eq!(column.symbols.len(), column.coefficients.len());
+                        column.symbols.iter().for_each(|&s| seen[s as usize] += 1);
+                    }
+                    assert!(
+                        seen.iter().all(|&n| n == 1),
+                        "k {k}, {columns} columns, round {round}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_fountain_covers_evenly_and_its_degrees_follow_the_soliton() {
+        let mut generator = generator(1000, Degrees::Fountain);
+        let first = generator.code.source_batches();
+        let mut column = Column::default();
+        let mut seen = vec![0u32; 1000];
+        for n in 0..1024 {
+            generator.column(BatchId(first + n / 16), (n % 16) as u16, &mut column);
+            column.symbols.iter().for_each(|&s| seen[s as usize] += 1);
+        }
+        let (least, most) = (seen.iter().min().unwrap(), seen.iter().max().unwrap());
+        assert!(most - least <= 1, "covered {least} to {most} times");
+        assert_eq!(SCHEDULE.iter().filter(|&&d| d == 2).count(), 128);
+    }
+
+    #[test]
+    fn columns_do_not_depend_on_what_was_asked_before() {
+        for degrees in [Degrees::Even(5), Degrees::Fountain] {
+            let mut one = generator(300, degrees);
+            let mut other = generator(300, degrees);
+            let first = one.code.source_batches();
+            let (mut a, mut b) = (Column::default(), Column::default());
+            for n in (0..200).rev() {
+                one.column(BatchId(first + n / 16), (n % 16) as u16, &mut a);
+            }
+            other.column(BatchId(first), 0, &mut b);
+            assert_eq!((a.symbols, a.coefficients), (b.symbols, b.coefficients));
+        }
+    }
+}
