@@ -130,12 +130,9 @@ impl Generator {
         self.code.parameters().degrees == Degrees::Even(1)
     }
 
-    /// The average number of source symbols in a column.
-    pub(crate) fn mean_degree(&self) -> f64 {
-        match self.code.parameters().degrees {
-            Degrees::Even(columns) => self.code.source_symbols() as f64 / f64::from(columns),
-            Degrees::Fountain => f64::from(PREFIX[CYCLE as usize]) / CYCLE as f64,
-        }
+    /// Whether a column may name a symbol twice.
+    pub(crate) fn repeats(&self) -> bool {
+        self.code.parameters().degrees == Degrees::Fountain
     }
 
     /// Column `column` of repair batch `batch` into `out`, which is cleared first. The batch must be a repair batch and the column

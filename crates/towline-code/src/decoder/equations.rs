@@ -155,8 +155,12 @@ impl Equations {
         mixed: Range<u32>,
     ) -> Result<(), DecodeError> {
         for &(column, payload) in columns {
-            self.add_column(generator, batch, column, 1);
-            self.put_sum();
+            if generator.repeats() {
+                self.add_column(generator, batch, column, 1);
+                self.put_sum();
+            } else {
+                self.put_column(generator, batch, column);
+            }
             self.close(std::iter::once((payload, 1)))?;
         }
         for row in 0..basis.rows() {
@@ -172,6 +176,16 @@ impl Equations {
             self.close(unmixed.chain(mixed.clone().zip(basis.transform(row).iter().copied())))?;
         }
         Ok(())
+    }
+
+    /// A column by itself, whose symbols are all different.
+    fn put_column(&mut self, generator: &mut Generator, batch: BatchId, column: u16) {
+        let mut own = std::mem::take(&mut self.column);
+        generator.column(batch, column, &mut own);
+        for (&symbol, &coefficient) in own.symbols.iter().zip(&own.coefficients) {
+            self.put(symbol, coefficient);
+        }
+        self.column = own;
     }
 
     fn add_column(&mut self, generator: &mut Generator, batch: BatchId, column: u16, factor: u8) {

@@ -38,6 +38,9 @@ const LINE: usize = 64;
 /// Registers of the destination that one pass over the sources fills.
 const LINES: usize = 8;
 
+/// How many sources ahead of the one in use the cache is asked for.
+const AHEAD: usize = 4;
+
 /// # Safety
 ///
 /// As for [`super::Dot`].
@@ -130,6 +133,15 @@ unsafe fn avx512_tile<const N: usize>(
             let (a, b) = ((*sources.add(i)).add(at), (*sources.add(i + 1)).add(at));
             let ma = _mm512_set1_epi64(MATRIX[usize::from(*coefficients.add(i))] as i64);
             let mb = _mm512_set1_epi64(MATRIX[usize::from(*coefficients.add(i + 1))] as i64);
+            // The sources lie scattered over the second-level cache, where no prefetcher follows: ask for the next but one pair.
+            if i + AHEAD + 2 <= count {
+                for next in i + AHEAD..i + AHEAD + 2 {
+                    let next = (*sources.add(next)).add(at);
+                    for k in 0..N {
+                        _mm_prefetch::<_MM_HINT_T0>(next.add(k * LINE).cast());
+                    }
+                }
+            }
             for (k, s) in sum.iter_mut().enumerate() {
                 let x = _mm512_gf2p8affine_epi64_epi8::<0>(load(a, k), ma);
                 let y = _mm512_gf2p8affine_epi64_epi8::<0>(load(b, k), mb);
