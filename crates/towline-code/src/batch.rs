@@ -84,7 +84,7 @@ impl Degrees {
     }
 
     /// What `for_missing` adds to the logarithm.
-    const MARGIN: f64 = 4.6;
+    const MARGIN: f64 = 3.9;
 }
 
 /// The parameters of a block, which both ends must share.

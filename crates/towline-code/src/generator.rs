@@ -56,19 +56,33 @@ impl Round {
         }
     }
 
-    /// The source symbol at place `at` of this round, which is below K.
+    /// Appends the source symbols at `count` places of this round from `at` on, all below K.
+    fn symbols(&self, at: u32, count: u32, out: &mut Vec<u32>) {
+        let (mut row, mut column) = (at / self.b, at % self.b);
+        out.extend((0..count).map(|_| {
+            let symbol = self.permute(row, column);
+            column += 1;
+            if column == self.b {
+                (row, column) = (row + 1, 0);
+            }
+            symbol
+        }));
+    }
+
+    /// The symbol of one cell. Cells whose image lies outside the block are sent round again, which ends because the
+    /// network permutes the cells.
     #[inline]
-    fn symbol(&self, at: u32) -> u32 {
-        let (mut l, mut r) = (at / self.b, at % self.b);
+    fn permute(&self, mut l: u32, mut r: u32) -> u32 {
+        let step = |x: u32, table: usize, y: u32, below: u32| {
+            let sum = x + u32::from(self.tables[table][(y & 255) as usize]);
+            // Both addends are below `below`; subtracting it once too often wraps to a large number.
+            sum.min(sum.wrapping_sub(below))
+        };
         loop {
-            l += u32::from(self.tables[0][(r & 255) as usize]);
-            l -= if l >= self.a { self.a } else { 0 };
-            r += u32::from(self.tables[1][(l & 255) as usize]);
-            r -= if r >= self.b { self.b } else { 0 };
-            l += u32::from(self.tables[2][(r & 255) as usize]);
-            l -= if l >= self.a { self.a } else { 0 };
-            r += u32::from(self.tables[3][(l & 255) as usize]);
-            r -= if r >= self.b { self.b } else { 0 };
+            l = step(l, 0, r, self.a);
+            r = step(r, 1, l, self.b);
+            l = step(l, 2, r, self.a);
+            r = step(r, 3, l, self.b);
             let symbol = l * self.b + r;
             if symbol < self.k {
                 return symbol;
@@ -151,14 +165,20 @@ impl Generator {
                 let first = (slot * u64::from(k) / columns) as u32;
                 let end = ((slot + 1) * u64::from(k) / columns) as u32;
                 self.round.turn_to(parameters.nonce, number);
-                out.symbols.extend((first..end).map(|at| self.round.symbol(at)));
+                self.round.symbols(first, end - first, &mut out.symbols);
             }
             Degrees::Fountain => {
                 let slot = (n % CYCLE) as usize;
                 let first = n / CYCLE * u64::from(PREFIX[CYCLE as usize]) + u64::from(PREFIX[slot]);
-                for place in first..first + u64::from(SCHEDULE[slot].min(k)) {
-                    self.round.turn_to(parameters.nonce, place / u64::from(k));
-                    out.symbols.push(self.round.symbol((place % u64::from(k)) as u32));
+                // A column lies within one round or within two, because no degree is above K.
+                let (number, at) = (first / u64::from(k), (first % u64::from(k)) as u32);
+                let degree = SCHEDULE[slot].min(k);
+                let here = degree.min(k - at);
+                self.round.turn_to(parameters.nonce, number);
+                self.round.symbols(at, here, &mut out.symbols);
+                if here < degree {
+                    self.round.turn_to(parameters.nonce, number + 1);
+                    self.round.symbols(0, degree - here, &mut out.symbols);
                 }
             }
         }

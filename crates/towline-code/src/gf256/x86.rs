@@ -36,7 +36,7 @@ pub(super) fn detect(kernels: &mut Vec<Kernel>) {
 const LINE: usize = 64;
 
 /// Registers of the destination that one pass over the sources fills.
-const LINES: usize = 8;
+const LINES: usize = 12;
 
 /// How many sources ahead of the one in use the cache is asked for.
 const AHEAD: usize = 4;
@@ -89,7 +89,11 @@ unsafe fn avx512_dot_inner(
             5 => avx512_tile::<5>(dst, at, sources, coefficients, count, add, mask),
             6 => avx512_tile::<6>(dst, at, sources, coefficients, count, add, mask),
             7 => avx512_tile::<7>(dst, at, sources, coefficients, count, add, mask),
-            _ => avx512_tile::<8>(dst, at, sources, coefficients, count, add, mask),
+            8 => avx512_tile::<8>(dst, at, sources, coefficients, count, add, mask),
+            9 => avx512_tile::<9>(dst, at, sources, coefficients, count, add, mask),
+            10 => avx512_tile::<10>(dst, at, sources, coefficients, count, add, mask),
+            11 => avx512_tile::<11>(dst, at, sources, coefficients, count, add, mask),
+            _ => avx512_tile::<12>(dst, at, sources, coefficients, count, add, mask),
         }
     }
 }
@@ -256,6 +260,14 @@ unsafe fn avx512_tile4<const N: usize>(
         let mut i = 0;
         while i + 2 <= count {
             let (a, b) = ((*sources.add(i)).add(at), (*sources.add(i + 1)).add(at));
+            if i + AHEAD + 2 <= count {
+                for next in i + AHEAD..i + AHEAD + 2 {
+                    let next = (*sources.add(next)).add(at);
+                    for k in 0..N {
+                        _mm_prefetch::<_MM_HINT_T0>(next.add(k * LINE).cast());
+                    }
+                }
+            }
             let ma = [matrix(i, 0), matrix(i, 1), matrix(i, 2), matrix(i, 3)];
             let mb = [matrix(i + 1, 0), matrix(i + 1, 1), matrix(i + 1, 2), matrix(i + 1, 3)];
             for k in 0..N {
