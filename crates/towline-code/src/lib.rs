@@ -11,6 +11,7 @@ mod generator;
 pub mod gf256;
 mod prng;
 mod recoder;
+pub mod window;
 
 pub use adaptive::{RecodingTable, packets_for_deficit};
 pub use batch::{
@@ -21,3 +22,7 @@ pub use decoder::{BlockDecoder, DecoderLimits, Outcome, Progress};
 pub use encoder::BlockEncoder;
 pub use error::{DecodeError, EncodeError, ParameterError, RecodeError};
 pub use recoder::{Pushed, Recoder, RecoderConfig, Verdict};
+pub use window::{
+    RepairPace, WindowConfig, WindowDecoder, WindowEncoder, WindowOutcome, WindowProgress,
+    WindowRepair,
+};

@@ -50,11 +50,6 @@ impl Rows {
         self.rows
     }
 
-    /// Bytes held.
-    pub(crate) fn memory(&self) -> usize {
-        self.lines.len() * 64
-    }
-
     fn base(&self) -> *const u8 {
         self.lines.as_ptr().cast()
     }
