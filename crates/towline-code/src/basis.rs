@@ -37,6 +37,7 @@ impl Basis {
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn rank(&self) -> usize {
         self.known.count_ones() as usize + self.pivots.len()
     }

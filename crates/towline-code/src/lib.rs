@@ -6,6 +6,8 @@ mod batch;
 mod decoder;
 mod encoder;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod generator;
 #[allow(unsafe_code)]
 pub mod gf256;

@@ -1,5 +1,7 @@
 //! A chain of lossy hops over coefficients, for the examples and the tests: symbols of a few bytes stand for whole ones.
 
+#![allow(dead_code, unreachable_pub)]
+
 use towline_code::*;
 
 /// SplitMix64: the same numbers on every machine.
@@ -22,7 +24,6 @@ impl Random {
 
 /// What a relay does with a batch once it is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code)]
 pub enum Relaying {
     /// Sends what it received and fills up to M with combinations.
     Systematic,
@@ -189,7 +190,6 @@ pub fn trial(code: BlockCode, chain: &mut Chain) -> Trial {
 }
 
 /// The expected rank of a batch behind `hops` links in M, by simulation, and the adaptive tables made on the way.
-#[allow(dead_code)]
 pub fn rank_ratio(
     hops: usize,
     loss: f64,
@@ -236,7 +236,6 @@ pub fn rank_ratio(
     sum as f64 / (batches * m) as f64
 }
 
-#[allow(dead_code)]
 fn unit_packets(m: usize) -> Vec<Packet> {
     (0..m as u16)
         .map(|column| Packet { column: Some(column), vector: Vec::new(), symbol: vec![0] })

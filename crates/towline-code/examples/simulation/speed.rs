@@ -1,5 +1,7 @@
 //! How fast whole symbols go through, on one thread.
 
+#![allow(unreachable_pub)]
+
 use std::{
     hint::black_box,
     time::{Duration, Instant},

@@ -1,0 +1,39 @@
+//! E[rank]/M over a chain of relays, from the real recoder, beside the reference table in docs/vectors/code-ranks.txt.
+//!
+//! `cargo run --release -p towline-code --example ranks -- [batches]` prints the table and the largest difference.
+#![allow(clippy::print_stdout)]
+
+mod simulation;
+
+use simulation::{Relaying, rank_ratio};
+
+/// "p M relaying" and one value for each of `HOPS`.
+const REFERENCE: &str = include_str!("../../../docs/vectors/code-ranks.txt");
+
+const HOPS: [usize; 8] = [1, 2, 3, 4, 5, 6, 8, 10];
+
+fn main() {
+    let batches: usize = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(40_000);
+    let mut worst: f64 = 0.0;
+    println!("   p   M relay   {}", HOPS.map(|h| format!("L={h:<10}")).join(" "));
+    for line in REFERENCE.lines().filter(|line| !line.starts_with('#')) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [loss, m, relay, values @ ..] = &words[..] else { continue };
+        let (Ok(loss), Ok(m)) = (loss.parse::<f64>(), m.parse::<usize>()) else { continue };
+        let relaying = match *relay {
+            "dense" => Relaying::Dense,
+            "sys" => Relaying::Systematic,
+            _ => Relaying::Adaptive,
+        };
+        let mut cells = Vec::new();
+        for (hops, value) in HOPS.into_iter().zip(values) {
+            let expected: f64 = value.parse().unwrap_or(f64::NAN);
+            // Large batches vary less: the same accuracy from fewer of them.
+            let ratio = rank_ratio(hops, loss, m, relaying, batches * 16 / m.max(8), 1);
+            worst = worst.max((ratio - expected).abs());
+            cells.push(format!("{ratio:.4}{:+.4}", ratio - expected));
+        }
+        println!("{loss:.2} {m:3} {relay:6}  {}", cells.join(" "));
+    }
+    println!("largest difference {worst:.4}");
+}
