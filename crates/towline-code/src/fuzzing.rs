@@ -29,14 +29,22 @@ impl Script<'_> {
 }
 
 fn code(script: &mut Script<'_>) -> Option<BlockCode> {
-    let batch_size = [BatchSize::M4, BatchSize::M8, BatchSize::M16, BatchSize::M32, BatchSize::M64][usize::from(script.byte() % 5)];
+    let batch_size = [BatchSize::M4, BatchSize::M8, BatchSize::M16, BatchSize::M32, BatchSize::M64]
+        [usize::from(script.byte() % 5)];
     let source_symbols = u32::from(script.byte()) + 1;
     let degrees = match script.byte() {
         0 => Degrees::Fountain,
         columns => Degrees::Even(u16::from(columns)),
     };
     let symbol_size = usize::from(script.byte() % 8) + 1;
-    BlockCode::new(BlockParameters { source_symbols, symbol_size, batch_size, degrees, nonce: u64::from(script.byte()) }).ok()
+    BlockCode::new(BlockParameters {
+        source_symbols,
+        symbol_size,
+        batch_size,
+        degrees,
+        nonce: u64::from(script.byte()),
+    })
+    .ok()
 }
 
 /// Random source data for a code.
@@ -108,15 +116,26 @@ pub fn block_decoder(data: &[u8]) {
 /// exactly what raises a rank, and every combination it makes is consistent with its vector.
 pub fn recoder(data: &[u8]) {
     let mut script = Script(data);
-    let batch_size = [BatchSize::M4, BatchSize::M8, BatchSize::M16, BatchSize::M32, BatchSize::M64][usize::from(script.byte() % 5)];
+    let batch_size = [BatchSize::M4, BatchSize::M8, BatchSize::M16, BatchSize::M32, BatchSize::M64]
+        [usize::from(script.byte() % 5)];
     let (m, size) = (batch_size.columns(), usize::from(script.byte() % 5) + 1);
     let max_batches = usize::from(script.byte() % 6) + 1;
-    let config = RecoderConfig { batch_size, symbol_size: size, max_batches, seed: u64::from(script.byte()) };
+    let config = RecoderConfig {
+        batch_size,
+        symbol_size: size,
+        max_batches,
+        seed: u64::from(script.byte()),
+    };
     let mut recoder = Recoder::<Vec<u8>, u8>::new(config).expect("in range");
-    let column = |batch: u8, j: usize| -> Vec<u8> { (0..size).map(|i| (usize::from(batch) * 3 + j * 59 + i * 17) as u8).collect() };
+    let column = |batch: u8, j: usize| -> Vec<u8> {
+        (0..size).map(|i| (usize::from(batch) * 3 + j * 59 + i * 17) as u8).collect()
+    };
     let combined = |batch: u8, vector: &[u8]| {
         let mut symbol = vec![0; size];
-        vector.iter().enumerate().for_each(|(j, &c)| gf256::mul_add(&mut symbol, &column(batch, j), c));
+        vector
+            .iter()
+            .enumerate()
+            .for_each(|(j, &c)| gf256::mul_add(&mut symbol, &column(batch, j), c));
         symbol
     };
     let mut ranks: HashMap<u8, usize> = HashMap::new();
@@ -142,7 +161,11 @@ pub fn recoder(data: &[u8]) {
                 let vector = script.bytes(len);
                 let honest = len == m && vector.iter().any(|&c| c != 0);
                 if !honest {
-                    assert!(recoder.push(batch, Combination::Coefficients(&vector), vec![0; size]).is_err());
+                    assert!(
+                        recoder
+                            .push(batch, Combination::Coefficients(&vector), vec![0; size])
+                            .is_err()
+                    );
                 }
                 assert!(recoder.push(batch, Combination::Column(m as u16), vec![0; size]).is_err());
                 assert!(recoder.push(batch, Combination::Column(0), vec![0; size + 1]).is_err());
@@ -158,8 +181,14 @@ pub fn recoder(data: &[u8]) {
                     }
                     vector[j] |= 1;
                 }
-                let combination = if unmixed { Combination::Column(j as u16) } else { Combination::Coefficients(&vector) };
-                let pushed = recoder.push(batch, combination, combined(batch, &vector)).expect("an honest packet");
+                let combination = if unmixed {
+                    Combination::Column(j as u16)
+                } else {
+                    Combination::Coefficients(&vector)
+                };
+                let pushed = recoder
+                    .push(batch, combination, combined(batch, &vector))
+                    .expect("an honest packet");
                 if let Some(evicted) = pushed.evicted {
                     assert!(ranks.remove(&evicted).is_some() && evicted != batch);
                 }
@@ -187,7 +216,9 @@ pub fn window(data: &[u8]) {
     };
     let mut encoder = WindowEncoder::new(config).expect("in range");
     let mut decoder = WindowDecoder::new(config).expect("in range");
-    let symbol = |number: u64| -> Vec<u8> { (0..size as u64).map(|i| (number * 89 + number / 256 + i * 7) as u8).collect() };
+    let symbol = |number: u64| -> Vec<u8> {
+        (0..size as u64).map(|i| (number * 89 + number / 256 + i * 7) as u8).collect()
+    };
     let mut held: Vec<(WindowRepair, Vec<u8>)> = Vec::new();
     let mut delivered = std::collections::BTreeSet::new();
     for _ in 0..2048 {

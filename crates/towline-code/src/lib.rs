@@ -13,6 +13,8 @@ mod generator;
 pub mod gf256;
 mod prng;
 mod recoder;
+#[cfg(test)]
+mod vectors;
 pub mod window;
 
 pub use adaptive::{RecodingTable, packets_for_deficit};

@@ -8,7 +8,8 @@ use towline_code::*;
 
 fn code(k: u32, symbol_size: usize, m: usize, degrees: Degrees, nonce: u64) -> BlockCode {
     let batch_size = m.try_into().expect("a batch size");
-    BlockCode::new(BlockParameters { source_symbols: k, symbol_size, batch_size, degrees, nonce }).expect("a code")
+    BlockCode::new(BlockParameters { source_symbols: k, symbol_size, batch_size, degrees, nonce })
+        .expect("a code")
 }
 
 fn bytes(random: &mut Random, count: usize) -> Vec<u8> {
@@ -20,7 +21,9 @@ fn one_hop_loss_is_repaired_for_every_shape_of_block() {
     let mut random = Random(1);
     for k in [1u32, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 64, 100, 255, 256, 257, 500] {
         for (m, size) in [(4, 1), (8, 3), (16, 63), (16, 64), (32, 65), (64, 200)] {
-            for degrees in [Degrees::Even(1), Degrees::for_missing(k, f64::from(k) * 0.1), Degrees::Fountain] {
+            for degrees in
+                [Degrees::Even(1), Degrees::for_missing(k, f64::from(k) * 0.1), Degrees::Fountain]
+            {
                 let code = code(k, size, m, degrees, u64::from(k));
                 let data = bytes(&mut random, k as usize * size);
                 let mut encoder = BlockEncoder::over(code, &data, size).unwrap();
@@ -29,7 +32,8 @@ fn one_hop_loss_is_repaired_for_every_shape_of_block() {
                 for index in (0..k).filter(|_| !random.chance(0.2)).collect::<Vec<_>>() {
                     let (batch, column) = code.position_of(index);
                     let symbol = *encoder.source(index).unwrap();
-                    let progress = decoder.push(batch, Combination::Column(column), symbol.to_vec()).unwrap();
+                    let progress =
+                        decoder.push(batch, Combination::Column(column), symbol.to_vec()).unwrap();
                     assert_eq!((progress.outcome, progress.available), (Outcome::Accepted, 1));
                     assert_eq!(decoder.symbol(index), Some(symbol));
                     available += 1;
@@ -38,7 +42,11 @@ fn one_hop_loss_is_repaired_for_every_shape_of_block() {
                     if decoder.is_complete() {
                         break;
                     }
-                    assert!(n < 20 * u64::from(k) + 50, "k {k} {degrees:?} rank {}", decoder.rank());
+                    assert!(
+                        n < 20 * u64::from(k) + 50,
+                        "k {k} {degrees:?} rank {}",
+                        decoder.rank()
+                    );
                     let (batch, column) = code.repair_position(n).unwrap();
                     let mut out = vec![0; size];
                     encoder.symbol(batch, column, &mut out).unwrap();
@@ -47,7 +55,9 @@ fn one_hop_loss_is_repaired_for_every_shape_of_block() {
                     available += progress.available;
                 }
                 assert_eq!(available, k as usize);
-                assert!((0..k).all(|index| decoder.symbol(index) == encoder.source(index).copied()));
+                assert!(
+                    (0..k).all(|index| decoder.symbol(index) == encoder.source(index).copied())
+                );
             }
         }
     }
@@ -78,7 +88,11 @@ fn any_mixture_of_faults_over_any_number_of_relays_decodes_to_the_source() {
         let mut seen = vec![false; k as usize];
         let mut batch = 0;
         while !decoder.is_complete() {
-            assert!(batch < 40 * k + 400, "seed {seed}: rank {} of {k} after {batch} batches", decoder.rank());
+            assert!(
+                batch < 40 * k + 400,
+                "seed {seed}: rank {} of {k} after {batch} batches",
+                decoder.rank()
+            );
             // Eight batches in flight, in any order, some packets twice.
             let mut arrived: Vec<(BatchId, Packet)> = Vec::new();
             for id in (batch..batch + 8).map(BatchId) {
@@ -99,18 +113,33 @@ fn any_mixture_of_faults_over_any_number_of_relays_decodes_to_the_source() {
             while !arrived.is_empty() {
                 let (id, packet) = arrived.swap_remove(random.word() as usize % arrived.len());
                 let rank = decoder.rank();
-                let progress = decoder.push(id, packet.combination(), packet.symbol.clone()).unwrap();
-                assert!(progress.outcome == Outcome::Accepted || (progress.available == 0 && progress.rank == rank));
+                let progress =
+                    decoder.push(id, packet.combination(), packet.symbol.clone()).unwrap();
+                assert!(
+                    progress.outcome == Outcome::Accepted
+                        || (progress.available == 0 && progress.rank == rank)
+                );
                 let mut named = 0;
                 while let Some(index) = decoder.poll_available() {
                     let at = index as usize;
-                    assert!(!std::mem::replace(&mut seen[at], true), "seed {seed}: {index} delivered twice");
-                    assert_eq!(decoder.symbol(index), Some(&data[at * size..][..size]), "seed {seed}");
+                    assert!(
+                        !std::mem::replace(&mut seen[at], true),
+                        "seed {seed}: {index} delivered twice"
+                    );
+                    assert_eq!(
+                        decoder.symbol(index),
+                        Some(&data[at * size..][..size]),
+                        "seed {seed}"
+                    );
                     named += 1;
                 }
                 assert_eq!(named, progress.available);
                 let again = decoder.push(id, packet.combination(), packet.symbol.clone()).unwrap();
-                assert_eq!((again.outcome, again.available), (Outcome::Redundant, 0), "seed {seed}: a repetition");
+                assert_eq!(
+                    (again.outcome, again.available),
+                    (Outcome::Redundant, 0),
+                    "seed {seed}: a repetition"
+                );
             }
         }
         assert!(seen.iter().all(|s| *s));
@@ -126,12 +155,14 @@ fn the_overhead_table_is_as_recorded() {
             let ratio = simulation::rank_ratio(hops, loss, m, Relaying::Systematic, 200, 1);
             let degrees = Degrees::for_missing(k, f64::from(k) * (1.0 - ratio));
             let mut chain = Chain::new(hops, loss, m, 2, Relaying::Systematic, 11);
-            let trials: Vec<_> = (0..20).map(|nonce| trial(code(k, 2, m, degrees, nonce), &mut chain)).collect();
+            let trials: Vec<_> =
+                (0..20).map(|nonce| trial(code(k, 2, m, degrees, nonce), &mut chain)).collect();
             let overhead: usize = trials.iter().map(|t| t.overhead).sum();
             let worst = trials.iter().map(|t| t.overhead).max().unwrap_or(0);
             let inactive: usize = trials.iter().map(|t| t.inactive).sum();
             assert!(worst <= 2);
-            table += &format!("{k:4} {m:3} {hops:4} {loss:.2} {overhead:9} {worst:5} {inactive:8}\n");
+            table +=
+                &format!("{k:4} {m:3} {hops:4} {loss:.2} {overhead:9} {worst:5} {inactive:8}\n");
         }
     }
     let recorded = include_str!("overhead.txt");
@@ -170,11 +201,17 @@ fn a_source_batch_is_completed_by_its_own_mixed_packets_before_the_block_is() {
         vector[14] = 3 * c;
         vector[15] = c ^ 7;
         let mut mixed = vec![0; 10];
-        vector.iter().enumerate().for_each(|(j, &c)| gf256::mul_add(&mut mixed, &symbol(16 + j), c));
+        vector
+            .iter()
+            .enumerate()
+            .for_each(|(j, &c)| gf256::mul_add(&mut mixed, &symbol(16 + j), c));
         let progress = decoder.push(BatchId(1), Combination::Coefficients(&vector), mixed).unwrap();
         assert_eq!(progress.available, if c == 1 { 0 } else { 2 });
     }
-    assert_eq!((decoder.symbol(30), decoder.symbol(31)), (Some(&symbol(30)[..]), Some(&symbol(31)[..])));
+    assert_eq!(
+        (decoder.symbol(30), decoder.symbol(31)),
+        (Some(&symbol(30)[..]), Some(&symbol(31)[..]))
+    );
     assert_eq!((decoder.rank(), decoder.deficit()), (16, 48));
 }
 
@@ -182,8 +219,13 @@ fn a_source_batch_is_completed_by_its_own_mixed_packets_before_the_block_is() {
 fn refused_symbols_change_nothing_and_say_why() {
     let code = code(20, 8, 16, Degrees::Even(1), 1);
     let mut decoder = BlockDecoder::new(code, DecoderLimits::default());
-    let mut push = |batch, combination: Combination<'_>, size| decoder.push(BatchId(batch), combination, vec![1; size]);
-    assert_eq!(push(0, Combination::Column(0), 7), Err(DecodeError::WrongSize { expected: 8, actual: 7 }));
+    let mut push = |batch, combination: Combination<'_>, size| {
+        decoder.push(BatchId(batch), combination, vec![1; size])
+    };
+    assert_eq!(
+        push(0, Combination::Column(0), 7),
+        Err(DecodeError::WrongSize { expected: 8, actual: 7 })
+    );
     assert_eq!(push(0, Combination::Column(16), 8), Err(DecodeError::NoSuchColumn));
     // The second source batch has four columns.
     assert_eq!(push(1, Combination::Column(4), 8), Err(DecodeError::NoSuchColumn));
@@ -221,7 +263,10 @@ fn limits_end_a_decoder_with_their_name_and_source_symbols_still_get_through() {
     let limits = DecoderLimits { max_entries: 1000, ..DecoderLimits::default() };
     let (mut decoder, last) = fill(limits, &mut encoder);
     assert_eq!(last, Err(DecodeError::TooDense("max_entries")));
-    assert_eq!(decoder.push(BatchId(4), Combination::Column(0), vec![0; 4]), Err(DecodeError::TooDense("max_entries")));
+    assert_eq!(
+        decoder.push(BatchId(4), Combination::Column(0), vec![0; 4]),
+        Err(DecodeError::TooDense("max_entries"))
+    );
     for index in 0..64 {
         let (batch, column) = code.position_of(index);
         decoder.push(batch, Combination::Column(column), vec![9; 4]).unwrap();
@@ -239,7 +284,8 @@ fn equations_that_can_never_suffice_cost_bounded_work() {
     let code = code(64, 2, 16, Degrees::Even(64), 3);
     let data: Vec<u8> = (0..64).flat_map(|i| [i, 1]).collect();
     let mut encoder = BlockEncoder::over(code, &data, 2).unwrap();
-    let mut decoder = BlockDecoder::new(code, DecoderLimits { max_dependent: 100, ..DecoderLimits::default() });
+    let mut decoder =
+        BlockDecoder::new(code, DecoderLimits { max_dependent: 100, ..DecoderLimits::default() });
     let mut deficits = std::collections::BTreeSet::new();
     for n in 0.. {
         let (batch, column) = code.repair_position(n).unwrap();
@@ -304,7 +350,9 @@ fn the_largest_symbols_and_the_largest_block_fit() {
     let mut decoder = BlockDecoder::new(many, DecoderLimits::default());
     for index in (0..65_535).filter(|i| i % 219 != 7) {
         let (batch, column) = many.position_of(index);
-        decoder.push(batch, Combination::Column(column), encoder.source(index).unwrap().to_vec()).unwrap();
+        decoder
+            .push(batch, Combination::Column(column), encoder.source(index).unwrap().to_vec())
+            .unwrap();
     }
     let lost = decoder.deficit();
     for n in 0..lost as u64 + 2 {

@@ -7,7 +7,8 @@ use simulation::{Relaying, rank_ratio};
 use towline_code::*;
 
 fn recoder(max_batches: usize) -> Recoder<Vec<u8>> {
-    Recoder::new(RecoderConfig { batch_size: BatchSize::M4, symbol_size: 3, max_batches, seed: 5 }).unwrap()
+    Recoder::new(RecoderConfig { batch_size: BatchSize::M4, symbol_size: 3, max_batches, seed: 5 })
+        .unwrap()
 }
 
 #[test]
@@ -16,12 +17,18 @@ fn the_batch_least_recently_used_is_evicted() {
     let push = |recoder: &mut Recoder<Vec<u8>>, batch, column| {
         recoder.push(BatchId(batch), Combination::Column(column), vec![1, 2, 3]).unwrap()
     };
-    assert_eq!(push(&mut recoder, 1, 0), Pushed { verdict: Verdict::Forward, rank: 1, evicted: None });
+    assert_eq!(
+        push(&mut recoder, 1, 0),
+        Pushed { verdict: Verdict::Forward, rank: 1, evicted: None }
+    );
     assert_eq!(push(&mut recoder, 2, 0).evicted, None);
     // Combining counts as use.
     recoder.combine(BatchId(1), &mut [0; 3], &mut [0; 4]).unwrap();
     assert_eq!(push(&mut recoder, 3, 0).evicted, Some(BatchId(2)));
-    assert_eq!(recoder.combine(BatchId(2), &mut [0; 3], &mut [0; 4]), Err(RecodeError::UnknownBatch));
+    assert_eq!(
+        recoder.combine(BatchId(2), &mut [0; 3], &mut [0; 4]),
+        Err(RecodeError::UnknownBatch)
+    );
     // So does a packet, even a repeated one.
     assert_eq!(push(&mut recoder, 1, 0).verdict, Verdict::Drop);
     assert_eq!(push(&mut recoder, 4, 1).evicted, Some(BatchId(3)));
@@ -36,7 +43,8 @@ fn a_full_batch_forwards_nothing_more_and_its_combinations_span_it() {
     for column in 0..4 {
         recoder.push(BatchId(0), Combination::Column(column), vec![column as u8; 3]).unwrap();
     }
-    let pushed = recoder.push(BatchId(0), Combination::Coefficients(&[1, 2, 3, 4]), vec![0; 3]).unwrap();
+    let pushed =
+        recoder.push(BatchId(0), Combination::Coefficients(&[1, 2, 3, 4]), vec![0; 3]).unwrap();
     assert_eq!((pushed.verdict, pushed.rank), (Verdict::Drop, 4));
     let mut next = Recoder::<Vec<u8>>::new(*recoder.config()).unwrap();
     let mut sent = 0;
@@ -54,11 +62,23 @@ fn impossible_packets_are_refused() {
     let mut recoder = recoder(1);
     let size = RecodeError::WrongSize { expected: 3, actual: 2 };
     assert_eq!(recoder.push(BatchId(0), Combination::Column(0), vec![0; 2]), Err(size));
-    assert_eq!(recoder.push(BatchId(0), Combination::Column(4), vec![0; 3]), Err(RecodeError::NoSuchColumn));
-    assert_eq!(recoder.push(BatchId(0), Combination::Coefficients(&[0; 4]), vec![0; 3]), Err(RecodeError::Zero));
+    assert_eq!(
+        recoder.push(BatchId(0), Combination::Column(4), vec![0; 3]),
+        Err(RecodeError::NoSuchColumn)
+    );
+    assert_eq!(
+        recoder.push(BatchId(0), Combination::Coefficients(&[0; 4]), vec![0; 3]),
+        Err(RecodeError::Zero)
+    );
     let vector = RecodeError::WrongCoefficients { expected: 4, actual: 5 };
-    assert_eq!(recoder.push(BatchId(0), Combination::Coefficients(&[1; 5]), vec![0; 3]), Err(vector));
-    assert_eq!(recoder.combine(BatchId(0), &mut [0; 3], &mut [0; 4]), Err(RecodeError::UnknownBatch));
+    assert_eq!(
+        recoder.push(BatchId(0), Combination::Coefficients(&[1; 5]), vec![0; 3]),
+        Err(vector)
+    );
+    assert_eq!(
+        recoder.combine(BatchId(0), &mut [0; 3], &mut [0; 4]),
+        Err(RecodeError::UnknownBatch)
+    );
     assert_eq!(recoder.batches(), 0);
 }
 
@@ -77,6 +97,9 @@ fn the_expected_rank_over_hops_is_that_of_the_table() {
         (0.05, 64, Systematic, 4, 0.9211),
     ] {
         let ratio = rank_ratio(hops, loss, m, relaying, 3000, 1);
-        assert!((ratio - expected).abs() < 0.006, "p {loss} M {m} {relaying:?} {hops} hops: {ratio} instead of {expected}");
+        assert!(
+            (ratio - expected).abs() < 0.006,
+            "p {loss} M {m} {relaying:?} {hops} hops: {ratio} instead of {expected}"
+        );
     }
 }

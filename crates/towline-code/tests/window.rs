@@ -52,18 +52,27 @@ fn what_is_delivered_is_what_was_sent() {
                 receive(&mut decoder, packet);
             }
             while let Some(number) = decoder.poll_available() {
-                assert!(!std::mem::replace(&mut delivered[number as usize], true), "seed {seed}: {number} twice");
+                assert!(
+                    !std::mem::replace(&mut delivered[number as usize], true),
+                    "seed {seed}: {number} twice"
+                );
                 assert_eq!(decoder.symbol(number), Some(&symbol(number, size)[..]), "seed {seed}");
             }
         }
         let missing = delivered.iter().filter(|d| !**d).count();
         if window >= 32 {
-            assert!(missing <= 40, "seed {seed}: window {window}, loss {loss}, {missing} of {total} missing");
+            assert!(
+                missing <= 40,
+                "seed {seed}: window {window}, loss {loss}, {missing} of {total} missing"
+            );
         }
     }
 }
 
-fn receive(decoder: &mut WindowDecoder<Vec<u8>>, (number, repair, symbol): (u64, Option<WindowRepair>, Vec<u8>)) {
+fn receive(
+    decoder: &mut WindowDecoder<Vec<u8>>,
+    (number, repair, symbol): (u64, Option<WindowRepair>, Vec<u8>),
+) {
     let before = decoder.deficit();
     let progress = match repair {
         Some(repair) => decoder.push_repair(repair, &symbol),
@@ -79,7 +88,8 @@ fn repairs_are_spread_evenly() {
     let mut pace = RepairPace::new(0.1);
     let due: Vec<usize> = (0..1000).map(|_| pace.on_source()).collect();
     assert!((99..=100).contains(&due.iter().sum::<usize>()));
-    let places: Vec<usize> = due.iter().enumerate().filter(|(_, n)| **n > 0).map(|(i, _)| i).collect();
+    let places: Vec<usize> =
+        due.iter().enumerate().filter(|(_, n)| **n > 0).map(|(i, _)| i).collect();
     assert!(places.windows(2).all(|pair| (9..=11).contains(&(pair[1] - pair[0]))));
 }
 
@@ -89,6 +99,9 @@ fn parameters_out_of_range_are_refused() {
     assert_eq!(new(WindowConfig::new(0, 10, 0)), Err(ParameterError::Window(0)));
     assert_eq!(new(WindowConfig::new(257, 10, 0)), Err(ParameterError::Window(257)));
     assert_eq!(new(WindowConfig::new(256, 0, 0)), Err(ParameterError::SymbolSize(0)));
-    assert_eq!(new(WindowConfig { depth: 3, ..WindowConfig::new(4, 10, 0) }), Err(ParameterError::Limit("depth")));
+    assert_eq!(
+        new(WindowConfig { depth: 3, ..WindowConfig::new(4, 10, 0) }),
+        Err(ParameterError::Limit("depth"))
+    );
     assert_eq!(new(WindowConfig::new(256, 10, 0)), Ok(()));
 }
