@@ -4,7 +4,10 @@
 use std::{hint::black_box, time::Instant};
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
-use raptorq::{EncodingPacket, ObjectTransmissionInformation, SourceBlockDecoder, SourceBlockEncoder, SourceBlockEncodingPlan};
+use raptorq::{
+    EncodingPacket, ObjectTransmissionInformation, SourceBlockDecoder, SourceBlockEncoder,
+    SourceBlockEncodingPlan,
+};
 use towline_code::*;
 
 use crate::{Contender, Measure, SYMBOL};
@@ -73,23 +76,30 @@ fn encode(k: usize, loss: f64) -> Measure {
     contenders.push(contender("towline", move || {
         let at = next();
         timed(|| {
-            let mut encoder = BlockEncoder::over(code(k, loss, at as u64), &data[at], SYMBOL).expect("an encoder");
+            let mut encoder = BlockEncoder::over(code(k, loss, at as u64), &data[at], SYMBOL)
+                .expect("an encoder");
             encoder.repair(0, &mut out).expect("repair");
         })
     }));
     let (data, mut next) = (blocks(k), turn());
     contenders.push(contender("raptorq", move || {
         let data = &data[next()];
-        timed(|| SourceBlockEncoder::new(0, &raptorq_config(k), data).repair_packets(0, repairs as u32))
+        timed(|| {
+            SourceBlockEncoder::new(0, &raptorq_config(k), data).repair_packets(0, repairs as u32)
+        })
     }));
     let (data, mut next) = (blocks(k), turn());
     let plan = SourceBlockEncodingPlan::generate(k as u16);
     contenders.push(contender("raptorq, its plan made before", move || {
         let data = &data[next()];
-        timed(|| SourceBlockEncoder::with_encoding_plan(0, &raptorq_config(k), data, &plan).repair_packets(0, repairs as u32))
+        timed(|| {
+            SourceBlockEncoder::with_encoding_plan(0, &raptorq_config(k), data, &plan)
+                .repair_packets(0, repairs as u32)
+        })
     }));
     let (data, mut next) = (blocks(k), turn());
-    let mut rs = reed_solomon_simd::ReedSolomonEncoder::new(k, repairs, SYMBOL).expect("an encoder");
+    let mut rs =
+        reed_solomon_simd::ReedSolomonEncoder::new(k, repairs, SYMBOL).expect("an encoder");
     contenders.push(contender("reed-solomon-simd", move || {
         let data = &data[next()];
         timed(|| {
@@ -130,7 +140,11 @@ fn lost(k: usize, loss: f64, block: usize) -> Vec<bool> {
 }
 
 fn decode(k: usize, loss: f64) -> Measure {
-    let mut contenders = vec![towline_decoder(k, loss, false), towline_decoder(k, loss, true), raptorq_decoder(k, loss)];
+    let mut contenders = vec![
+        towline_decoder(k, loss, false),
+        towline_decoder(k, loss, true),
+        raptorq_decoder(k, loss),
+    ];
     contenders.push(reed_solomon_decoder(k, loss));
     if k <= 256 {
         contenders.push(rlnc_decoder(k, loss));
@@ -166,7 +180,8 @@ fn towline_decoder(k: usize, loss: f64, copied: bool) -> Contender {
         }
         (code, all)
     };
-    let received: Vec<(BlockCode, Received)> = blocks(k).into_iter().enumerate().map(received).collect();
+    let received: Vec<(BlockCode, Received)> =
+        blocks(k).into_iter().enumerate().map(received).collect();
     let mut next = turn();
     let mut object = vec![0u8; k * SYMBOL];
     contender(if copied { "towline, copied into one buffer" } else { "towline" }, move || {
@@ -174,7 +189,12 @@ fn towline_decoder(k: usize, loss: f64, copied: bool) -> Contender {
         timed(|| {
             let mut decoder = BlockDecoder::new(*code, DecoderLimits::default());
             for (batch, column, symbol) in symbols {
-                if decoder.push(*batch, Combination::Column(*column), symbol.as_slice()).expect("a symbol").deficit == 0 {
+                if decoder
+                    .push(*batch, Combination::Column(*column), symbol.as_slice())
+                    .expect("a symbol")
+                    .deficit
+                    == 0
+                {
                     break;
                 }
             }
@@ -193,12 +213,18 @@ fn raptorq_decoder(k: usize, loss: f64) -> Contender {
     let received = |(block, data): (usize, Vec<u8>)| -> Vec<EncodingPacket> {
         let encoder = SourceBlockEncoder::new(0, &raptorq_config(k), &data);
         let lost = lost(k, loss, block);
-        let mut all: Vec<EncodingPacket> =
-            encoder.source_packets().into_iter().zip(&lost).filter(|(_, lost)| !**lost).map(|(p, _)| p).collect();
+        let mut all: Vec<EncodingPacket> = encoder
+            .source_packets()
+            .into_iter()
+            .zip(&lost)
+            .filter(|(_, lost)| !**lost)
+            .map(|(p, _)| p)
+            .collect();
         all.extend(encoder.repair_packets(0, (k - all.len()) as u32 + 8));
         all
     };
-    let received: Vec<Vec<EncodingPacket>> = blocks(k).into_iter().enumerate().map(received).collect();
+    let received: Vec<Vec<EncodingPacket>> =
+        blocks(k).into_iter().enumerate().map(received).collect();
     let mut next = turn();
     contender("raptorq", move || {
         // It takes packets by value.
@@ -219,15 +245,20 @@ fn raptorq_decoder(k: usize, loss: f64) -> Contender {
 fn reed_solomon_decoder(k: usize, loss: f64) -> Contender {
     let repairs = (k as f64 * loss).ceil() as usize + 2;
     let data = blocks(k);
-    let recovery: Vec<Vec<Vec<u8>>> =
-        data.iter().map(|d| reed_solomon_simd::encode(k, repairs, d.chunks(SYMBOL)).expect("repair")).collect();
+    let recovery: Vec<Vec<Vec<u8>>> = data
+        .iter()
+        .map(|d| reed_solomon_simd::encode(k, repairs, d.chunks(SYMBOL)).expect("repair"))
+        .collect();
     let lost: Vec<Vec<bool>> = (0..BLOCKS).map(|block| lost(k, loss, block)).collect();
-    let mut decoder = reed_solomon_simd::ReedSolomonDecoder::new(k, repairs, SYMBOL).expect("a decoder");
+    let mut decoder =
+        reed_solomon_simd::ReedSolomonDecoder::new(k, repairs, SYMBOL).expect("a decoder");
     let mut next = turn();
     contender("reed-solomon-simd", move || {
         let at = next();
         timed(|| {
-            for (index, symbol) in data[at].chunks(SYMBOL).enumerate().filter(|(i, _)| !lost[at][*i]) {
+            for (index, symbol) in
+                data[at].chunks(SYMBOL).enumerate().filter(|(i, _)| !lost[at][*i])
+            {
                 decoder.add_original_shard(index, symbol).expect("a shard");
             }
             let needed = lost[at].iter().filter(|lost| **lost).count();
@@ -259,7 +290,8 @@ fn rlnc_decoder(k: usize, loss: f64) -> Contender {
         (0..k - all.len() + 4).for_each(|_| all.push(encoder.code(&mut random)));
         (piece, all)
     };
-    let received: Vec<(usize, Vec<Vec<u8>>)> = blocks(k).into_iter().enumerate().map(&mut received).collect();
+    let received: Vec<(usize, Vec<Vec<u8>>)> =
+        blocks(k).into_iter().enumerate().map(&mut received).collect();
     let mut next = turn();
     contender("rlnc", move || {
         let (piece, pieces) = &received[next()];
@@ -283,18 +315,28 @@ fn recode() -> Measure {
     let arrived: Vec<Vec<(u16, Vec<u8>)>> = (0..BATCHES)
         .map(|batch| {
             let lost = lost(M * BATCHES, 0.10, 3);
-            (0..M as u16).filter(|&j| !lost[batch * M + usize::from(j)]).map(|j| (j, vec![j as u8 ^ batch as u8; SYMBOL])).collect()
+            (0..M as u16)
+                .filter(|&j| !lost[batch * M + usize::from(j)])
+                .map(|j| (j, vec![j as u8 ^ batch as u8; SYMBOL]))
+                .collect()
         })
         .collect();
     let again = arrived.clone();
     let towline = contender("towline", move || {
-        let config = RecoderConfig { batch_size: BatchSize::M16, symbol_size: SYMBOL, max_batches: BATCHES, seed: 1 };
+        let config = RecoderConfig {
+            batch_size: BatchSize::M16,
+            symbol_size: SYMBOL,
+            max_batches: BATCHES,
+            seed: 1,
+        };
         let (mut symbol, mut vector) = (vec![0; SYMBOL], vec![0; M]);
         timed(|| {
             let mut recoder = Recoder::<&[u8]>::new(config).expect("a recoder");
             for (batch, packets) in (0u32..).map(BatchId).zip(&arrived) {
                 for (column, packet) in packets {
-                    let pushed = recoder.push(batch, Combination::Column(*column), packet).expect("a packet");
+                    let pushed = recoder
+                        .push(batch, Combination::Column(*column), packet)
+                        .expect("a packet");
                     assert_eq!(pushed.verdict, Verdict::Forward);
                 }
                 for _ in packets.len()..M {
@@ -317,7 +359,8 @@ fn recode() -> Measure {
                     pieces.extend_from_slice(&vector);
                     pieces.extend_from_slice(packet);
                 }
-                let mut recoder = rlnc::full::Recoder::new(pieces, M + SYMBOL, M).expect("a recoder");
+                let mut recoder =
+                    rlnc::full::Recoder::new(pieces, M + SYMBOL, M).expect("a recoder");
                 (packets.len()..M).for_each(|_| drop(black_box(recoder.recode(&mut random))));
             }
         })

@@ -40,21 +40,35 @@ struct Row {
 fn main() {
     let words: Vec<String> = std::env::args().collect();
     let json = words.iter().any(|w| w == "--json");
-    let rounds = words.iter().position(|w| w == "--rounds").and_then(|at| words.get(at + 1)?.parse().ok()).unwrap_or(15);
+    let rounds = words
+        .iter()
+        .position(|w| w == "--rounds")
+        .and_then(|at| words.get(at + 1)?.parse().ok())
+        .unwrap_or(15);
     let mut rows = Vec::new();
     for measure in contenders::all() {
         rows.extend(run(measure, rounds));
     }
     if json {
         let rows: Vec<String> = rows.iter().map(json_row).collect();
-        println!("{{\"symbol_size\":{SYMBOL},\"kernel\":\"{}\",\"rows\":[{}]}}", towline_code::gf256::Kernel::active().name(), rows.join(","));
+        println!(
+            "{{\"symbol_size\":{SYMBOL},\"kernel\":\"{}\",\"rows\":[{}]}}",
+            towline_code::gf256::Kernel::active().name(),
+            rows.join(",")
+        );
         return;
     }
-    println!("symbols of {SYMBOL} bytes, one thread, kernel {}, {rounds} rounds", towline_code::gf256::Kernel::active().name());
+    println!(
+        "symbols of {SYMBOL} bytes, one thread, kernel {}, {rounds} rounds",
+        towline_code::gf256::Kernel::active().name()
+    );
     println!("{:34} {:34} {:>10} {:>14} {:>8}", "measure", "who", "Gb/s", "towline is x", "target");
     for row in rows {
         let target = row.target.map_or(String::new(), |t| format!("{t}"));
-        println!("{:34} {:34} {:10.2} {:14.2} {target:>8}", row.measure, row.name, row.gbps, row.ratio);
+        println!(
+            "{:34} {:34} {:10.2} {:14.2} {target:>8}",
+            row.measure, row.name, row.gbps, row.ratio
+        );
     }
 }
 
@@ -76,7 +90,8 @@ fn run(mut measure: Measure, rounds: usize) -> Vec<Row> {
         }
     }
     let ratio = |other: usize| {
-        let mut ratios: Vec<f64> = times[other].iter().zip(&times[0]).map(|(other, own)| other / own).collect();
+        let mut ratios: Vec<f64> =
+            times[other].iter().zip(&times[0]).map(|(other, own)| other / own).collect();
         ratios.sort_by(f64::total_cmp);
         ratios[ratios.len() / 2]
     };

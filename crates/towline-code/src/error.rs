@@ -109,7 +109,7 @@ pub enum DecodeError {
     /// A window repair spans no symbols, more than the window, or numbers beyond 2^63.
     BadSpan,
     /// The symbol's number is further ahead of the newest one than
-    /// [`WindowLimits::max_skip`](crate::WindowLimits) allows.
+    /// [`WindowConfig::max_skip`](crate::WindowConfig) allows.
     TooFarAhead,
 }
 

@@ -40,6 +40,9 @@ fn code(k: &str, size: &str, m: &str, degree: &str, nonce: &str) -> BlockCode {
     .expect("a code")
 }
 
+type Block = (BlockEncoder<Vec<u8>>, BlockDecoder<Vec<u8>>);
+type Window = (WindowEncoder<Vec<u8>>, WindowDecoder<Vec<u8>>, Vec<Vec<u8>>);
+
 /// Compares a file with what its inputs give now.
 fn check(file: &str, mut now: impl FnMut(&[&str]) -> String) {
     let mut text = String::new();
@@ -97,18 +100,18 @@ fn columns_of_the_generator_matrix() {
 #[test]
 fn blocks_encode_recode_and_decode() {
     let file = include_str!("../../../docs/vectors/code-block.txt");
-    let mut state: Option<(BlockEncoder<Vec<u8>>, BlockDecoder<Vec<u8>>, usize)> = None;
+    let mut state: Option<Block> = None;
     check(file, |words| match words {
         ["block", k, size, m, degree, nonce, source] => {
             let code = code(k, size, m, degree, nonce);
             let symbols: Vec<Vec<u8>> =
                 unhex(source).chunks(code.symbol_size()).map(<[u8]>::to_vec).collect();
             let decoder = BlockDecoder::new(code, DecoderLimits::default());
-            state = Some((BlockEncoder::new(code, symbols).expect("K symbols"), decoder, 0));
+            state = Some((BlockEncoder::new(code, symbols).expect("K symbols"), decoder));
             words.join(" ")
         }
         ["symbol", batch, column, symbol] => {
-            let (encoder, decoder, _) = state.as_mut().expect("a block");
+            let (encoder, decoder) = state.as_mut().expect("a block");
             let (batch_id, column_id) =
                 (BatchId(batch.parse().expect("a batch")), column.parse().expect("a column"));
             let mut out = vec![0; encoder.code().symbol_size()];
@@ -119,7 +122,7 @@ fn blocks_encode_recode_and_decode() {
             format!("symbol {batch} {column} {}", hex(&out))
         }
         ["mixed", batch, vector, symbol] => {
-            let (encoder, decoder, _) = state.as_mut().expect("a block");
+            let (encoder, decoder) = state.as_mut().expect("a block");
             let batch_id = BatchId(batch.parse().expect("a batch"));
             let coefficients = unhex(vector);
             let mut sum = vec![0; encoder.code().symbol_size()];
@@ -134,7 +137,7 @@ fn blocks_encode_recode_and_decode() {
             format!("mixed {batch} {vector} {}", hex(&sum))
         }
         ["decoded"] => {
-            let (encoder, decoder, _) = state.as_ref().expect("a block");
+            let (encoder, decoder) = state.as_ref().expect("a block");
             let k = encoder.code().source_symbols() as u32;
             assert!((0..k).all(|i| decoder.symbol(i) == encoder.source(i).map(|s| &s[..])));
             "decoded".into()
@@ -146,7 +149,7 @@ fn blocks_encode_recode_and_decode() {
 #[test]
 fn window_repairs() {
     let file = include_str!("../../../docs/vectors/code-window.txt");
-    let mut state: Option<(WindowEncoder<Vec<u8>>, WindowDecoder<Vec<u8>>, Vec<Vec<u8>>)> = None;
+    let mut state: Option<Window> = None;
     check(file, |words| match words {
         ["window", window, size, nonce] => {
             let nonce = u64::from_str_radix(nonce, 16).expect("a nonce");

@@ -1,5 +1,7 @@
 //! Blocks from end to end, with the source as the oracle.
 
+#![allow(clippy::print_stdout)]
+
 #[path = "../examples/simulation/mod.rs"]
 mod simulation;
 

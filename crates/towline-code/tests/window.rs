@@ -1,5 +1,7 @@
 //! The sliding window over a lossy link, with the sent symbols as the oracle.
 
+#![allow(clippy::print_stdout)]
+
 #[path = "../examples/simulation/mod.rs"]
 mod simulation;
 

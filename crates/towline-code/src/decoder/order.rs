@@ -97,9 +97,9 @@ impl<'a> Search<'a> {
         let mut next = starts.clone();
         let mut rows = vec![0u32; matrix.indices.len()];
         let mut degrees = vec![0u32; matrix.rows()];
-        for row in 0..matrix.rows() {
+        for (row, degree) in degrees.iter_mut().enumerate() {
             let (indices, _) = matrix.row(row);
-            degrees[row] = indices.len() as u32;
+            *degree = indices.len() as u32;
             for &column in indices {
                 rows[next[column as usize]] = row as u32;
                 next[column as usize] += 1;

@@ -44,7 +44,7 @@ const fn inverses() -> [u8; 256] {
     let mut a = 1usize;
     while a < 256 {
         let mut b = 1usize;
-        while PRODUCTS[a][b] != 1 {
+        while PRODUCT[a][b] != 1 {
             b += 1;
         }
         table[a] = b as u8;
@@ -54,8 +54,7 @@ const fn inverses() -> [u8; 256] {
 }
 
 /// `PRODUCT[a][b] == a * b`.
-pub(super) static PRODUCT: [[u8; 256]; 256] = PRODUCTS;
-const PRODUCTS: [[u8; 256]; 256] = products();
+pub(super) static PRODUCT: [[u8; 256]; 256] = products();
 
 /// `INVERSE[a] * a == 1`; zero for zero.
 pub(super) static INVERSE: [u8; 256] = inverses();
@@ -70,8 +69,8 @@ const fn nibbles() -> Nibbles {
     while c < 256 {
         let mut i = 0;
         while i < 16 {
-            table[c][i] = PRODUCTS[c][i];
-            table[c][16 + i] = PRODUCTS[c][i << 4];
+            table[c][i] = PRODUCT[c][i];
+            table[c][16 + i] = PRODUCT[c][i << 4];
             i += 1;
         }
         c += 1;
@@ -96,7 +95,7 @@ const fn matrices() -> [u64; 256] {
             let mut row = 0u64;
             let mut j = 0;
             while j < 8 {
-                row |= ((PRODUCTS[c][1 << j] as u64 >> bit) & 1) << j;
+                row |= ((PRODUCT[c][1 << j] as u64 >> bit) & 1) << j;
                 j += 1;
             }
             table[c] |= row << (8 * (7 - bit));

@@ -272,10 +272,10 @@ unsafe fn avx512_tile4<const N: usize>(
             let mb = [matrix(i + 1, 0), matrix(i + 1, 1), matrix(i + 1, 2), matrix(i + 1, 3)];
             for k in 0..N {
                 let (x, y) = (load(a, k), load(b, k));
-                for d in 0..4 {
-                    let x = _mm512_gf2p8affine_epi64_epi8::<0>(x, ma[d]);
-                    let y = _mm512_gf2p8affine_epi64_epi8::<0>(y, mb[d]);
-                    sum[d][k] = _mm512_ternarylogic_epi64::<0x96>(sum[d][k], x, y);
+                for ((row, ma), mb) in sum.iter_mut().zip(ma).zip(mb) {
+                    let x = _mm512_gf2p8affine_epi64_epi8::<0>(x, ma);
+                    let y = _mm512_gf2p8affine_epi64_epi8::<0>(y, mb);
+                    row[k] = _mm512_ternarylogic_epi64::<0x96>(row[k], x, y);
                 }
             }
             i += 2;
