@@ -193,9 +193,8 @@ mod tests {
                     // Few distinct vectors, so that dependence is common.
                     let sparse = (word >> 32) as usize % m + 1;
                     let source = Stream::new(seed, Domain::Recoding, 1 + word % 7, 0);
-                    for j in 0..m {
-                        vector[j] =
-                            if j % sparse == 0 { source.word(j as u64) as u8 % 3 } else { 0 };
+                    for (j, c) in vector.iter_mut().enumerate().step_by(sparse) {
+                        *c = source.word(j as u64) as u8 % 3;
                     }
                     vector.iter().any(|&c| c != 0) && basis.insert_mixed(&vector)
                 };
