@@ -1,6 +1,7 @@
 //! E[rank]/M over a chain of relays, from the real recoder, beside the reference table in docs/vectors/code-ranks.txt.
 //!
-//! `cargo run --release -p towline-code --example ranks -- [batches]` prints the table and the largest difference.
+//! `cargo run --release -p towline-code --example ranks -- [batches] [line]` prints the table and the largest difference; `line`
+//! picks the lines that begin so, for example "0.1 16 adapt".
 #![allow(clippy::print_stdout)]
 
 mod simulation;
@@ -17,7 +18,8 @@ fn main() {
     // The target concerns batches of 8 and more.
     let (mut worst, mut worst_of_four) = (0.0f64, 0.0f64);
     println!("   p   M relay   {}", HOPS.map(|h| format!("L={h:<10}")).join(" "));
-    for line in REFERENCE.lines().filter(|line| !line.starts_with('#')) {
+    let only = std::env::args().nth(2).unwrap_or_default();
+    for line in REFERENCE.lines().filter(|line| !line.starts_with('#') && line.starts_with(&only)) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [loss, m, relay, values @ ..] = &words[..] else { continue };
         let (Ok(loss), Ok(m)) = (loss.parse::<f64>(), m.parse::<usize>()) else { continue };

@@ -208,7 +208,7 @@ pub fn rank_ratio(
             prefix.tables.push(
                 RecodingTable::new(&vec![1.0; m + 1], loss, m as f64, 8 * m).expect("a table"),
             );
-            for batch in 0..batches as u32 / 2 {
+            for batch in 0..batches as u32 {
                 let mut last = 0;
                 prefix.carry(BatchId(batch), unit_packets(m), |at, rank| {
                     last = if at == hop { rank } else { last }

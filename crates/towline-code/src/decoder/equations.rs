@@ -182,6 +182,8 @@ impl Equations {
     fn put_column(&mut self, generator: &mut Generator, batch: BatchId, column: u16) {
         let mut own = std::mem::take(&mut self.column);
         generator.column(batch, column, &mut own);
+        self.known.indices.reserve(own.symbols.len() + 1);
+        self.known.values.reserve(own.symbols.len() + 1);
         for (&symbol, &coefficient) in own.symbols.iter().zip(&own.coefficients) {
             self.put(symbol, coefficient);
         }
