@@ -2,7 +2,7 @@
 //!
 //!     cargo run --release --manifest-path bench/code/Cargo.toml [-- --json] [-- --rounds 20]
 //!
-//! A row gives gigabits per second (the best round) and how many times faster Towline is (the median over rounds of the ratio within the
+//! Time is the processor time of the thread. A row gives gigabits per second (the best round) and how many times faster Towline is (the median over rounds of the ratio within the
 //! round, so that what disturbs a round disturbs both).
 
 mod contenders;
