@@ -180,14 +180,29 @@ impl Equations {
 
     /// A column by itself, whose symbols are all different.
     fn put_column(&mut self, generator: &mut Generator, batch: BatchId, column: u16) {
-        let mut own = std::mem::take(&mut self.column);
-        generator.column(batch, column, &mut own);
-        self.known.indices.reserve(own.symbols.len() + 1);
-        self.known.values.reserve(own.symbols.len() + 1);
+        let Equations { place, known, unknown, column: own, .. } = self;
+        generator.column(batch, column, own);
+        // At low loss these are most of the equations' entries, nearly all of them known: space first, then no calls.
+        let start = known.indices.len();
+        known.indices.resize(start + own.symbols.len(), 0);
+        known.values.resize(start + own.symbols.len(), 0);
+        let mut slots = known.indices[start..].iter_mut().zip(&mut known.values[start..]);
+        let mut missing = 0;
         for (&symbol, &coefficient) in own.symbols.iter().zip(&own.coefficients) {
-            self.put(symbol, coefficient);
+            match place[symbol as usize] {
+                KNOWN => {
+                    if let Some((index, value)) = slots.next() {
+                        (*index, *value) = (symbol, coefficient);
+                    }
+                }
+                place => {
+                    unknown.push(place, coefficient);
+                    missing += 1;
+                }
+            }
         }
-        self.column = own;
+        known.indices.truncate(known.indices.len() - missing);
+        known.values.truncate(known.values.len() - missing);
     }
 
     fn add_column(&mut self, generator: &mut Generator, batch: BatchId, column: u16, factor: u8) {
