@@ -56,9 +56,8 @@ def column(k,m,deg,nonce,batch,col):
     if deg=='F':
         D=degs(k); first=n//256*sum(D)+sum(D[:n%256]); d=D[n%256]
         sup=[perm(nonce,k,p//k,p%k) for p in range(first,first+d)]
-    elif deg==1: sup=list(range(k))
-    else:
-        e,s=divmod(n,deg); sup=[perm(nonce,k,e,p) for p in range(s*k//deg,(s+1)*k//deg)]
+    elif deg==k: sup=list(range(k))
+    else: sup=[perm(nonce,k,p//k,p%k) for p in range(n*deg,(n+1)*deg)]
     return sup,coefs(key(nonce,1,batch,col),len(sup))
 D = os.path.join(os.path.dirname(os.path.abspath(__file__)), '')
 with open(D+'code-prng.txt','w') as f:
@@ -67,7 +66,7 @@ with open(D+'code-prng.txt','w') as f:
         f.write(f"{nonce:x} {d} {a:x} {b:x} {i:x} {word(key(nonce,d,a,b),i):016x}\n")
 with open(D+'code-columns.txt','w') as f:
     f.write("# K M degrees nonce batch column, then the column as symbol:coefficient in the order of the generator.\n# degrees: a number n for Even(n), F for the fountain. The nonce and the coefficients are hexadecimal.\n")
-    for k,m,deg,nonce,batch,col in [(1,4,1,0,1,0),(5,4,1,1,2,0),(5,4,1,1,2,3),(10,4,3,2,3,0),(10,4,3,2,3,1),(10,4,3,2,3,2),(10,4,3,2,3,3),(100,16,9,0xdeadbeef,7,5),(1024,16,12,7,64,0),(1024,16,12,7,1000,15),(65535,64,700,3,4000000000,63),(1,4,'F',0,1,0),(7,8,'F',5,1,0),(7,8,'F',5,1,1),(7,8,'F',5,1,7),(1000,16,'F',9,63,0),(1000,16,'F',9,63,1),(1000,16,'F',9,100,3),(65000,16,'F',9,4063,0),(65000,16,'F',9,1000000,9)]:
+    for k,m,deg,nonce,batch,col in [(1,4,1,0,1,0),(5,4,5,1,2,0),(5,4,5,1,2,3),(5,4,4,1,2,1),(10,4,3,2,3,0),(10,4,3,2,3,1),(10,4,3,2,3,2),(10,4,3,2,3,3),(100,16,9,0xdeadbeef,7,5),(1024,16,40,7,64,0),(1024,16,40,7,1000,15),(65535,64,70,3,4000000000,63),(1,4,'F',0,1,0),(7,8,'F',5,1,0),(7,8,'F',5,1,1),(7,8,'F',5,1,7),(1000,16,'F',9,63,0),(1000,16,'F',9,63,1),(1000,16,'F',9,100,3),(65000,16,'F',9,4063,0),(65000,16,'F',9,1000000,9)]:
         s,c=column(k,m,deg,nonce,batch,col)
         f.write(f"{k} {m} {deg} {nonce:x} {batch} {col} "+" ".join(f"{x}:{y:02x}" for x,y in zip(s,c))+"\n")
 def symbol(src,k,m,deg,nonce,batch,col):
@@ -82,7 +81,7 @@ with open(D+'code-block.txt','w') as f:
 # symbol batch column bytes: an unmixed symbol. mixed batch vector bytes: a combination of the columns of a batch, as a relay makes it.
 # decoded: the symbols since the block line suffice.
 """)
-    for k,size,m,deg,nonce,lost in [(5,8,4,1,0x11,[1]),(9,6,4,2,0x22,[0,5]),(6,5,4,'F',0x33,[2]),(20,3,16,3,0x44,[3,4,5])]:
+    for k,size,m,deg,nonce,lost in [(5,8,4,5,0x11,[1]),(9,6,4,5,0x22,[0,5]),(6,5,4,'F',0x33,[2]),(20,3,16,7,0x44,[3,4,5])]:
         src=[bytes((i*size+j)*37%256 for j in range(size)) for i in range(k)]
         f.write(f"block {k} {size} {m} {deg} {nonce:x} "+b''.join(src).hex()+"\n")
         sb=-(-k//m)

@@ -13,7 +13,7 @@ fn main() {
     let grid = grid();
     let trials = total.div_ceil(grid.len());
     println!(
-        "   K   M hops loss | columns | mean overhead, worst | redundant | inactive | rank ratio"
+        "   K   M hops loss | degree  | mean overhead, worst | redundant | inactive | rank ratio"
     );
     let (mut sum, mut worst, mut count) = (0, 0, 0);
     for (k, m, hops, loss) in grid {

@@ -62,9 +62,8 @@ pub enum Combination<'a> {
 /// How many source symbols each repair column sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Degrees {
-    /// Each run of this many consecutive repair columns covers every source symbol exactly once, so that a column sums K
-    /// divided by it, rounded either way. For receivers that hold most of the source symbols: see [`Degrees::for_missing`]. Between 1
-    /// (every column sums all source symbols) and K.
+    /// Every column sums this many source symbols, between 1 and K; K means all of them. For receivers that hold most of the
+    /// source symbols: see [`Degrees::for_missing`].
     Even(u16),
     /// Many sparse columns and few dense ones, for receivers that may hold nothing (BRCTP): any K repair symbols and a few
     /// more decode with work that stays far below K squared. Columns still cover the source in turn.
@@ -78,9 +77,13 @@ impl Degrees {
     /// A column that meets none of the missing symbols is useless; with c of them expected in each column that happens with
     /// probability e^-c, for `missing` columns in all, so c grows with the logarithm of `missing`. See `docs/code.md`.
     pub fn for_missing(k: u32, missing: f64) -> Degrees {
-        let missing = missing.clamp(1.0, f64::from(k.max(1)));
+        let k = k.clamp(1, MAX_SOURCE_SYMBOLS);
+        let missing = missing.clamp(1.0, f64::from(k));
         let met = missing.ln() + Degrees::MARGIN;
-        Degrees::Even((missing / met).floor().clamp(1.0, f64::from(u16::MAX)) as u16)
+        let degree = (f64::from(k) * met / missing).ceil();
+        // Columns of all symbols share them, which is worth more than leaving out less than half.
+        let degree = if degree * 2.0 > f64::from(k) { f64::from(k) } else { degree };
+        Degrees::Even(degree as u16)
     }
 
     /// What `for_missing` adds to the logarithm.
@@ -126,10 +129,10 @@ impl BlockCode {
             return Err(ParameterError::SourceSymbols(source_symbols));
         }
         check_symbol_size(symbol_size)?;
-        if let Degrees::Even(columns) = degrees
-            && (columns == 0 || u32::from(columns) > source_symbols)
+        if let Degrees::Even(degree) = degrees
+            && (degree == 0 || u32::from(degree) > source_symbols)
         {
-            return Err(ParameterError::Degrees(columns));
+            return Err(ParameterError::Degrees(degree));
         }
         Ok(BlockCode { parameters })
     }

@@ -103,7 +103,7 @@ impl<S: AsRef<[u8]>> BlockEncoder<S> {
             return Ok(());
         }
         self.generator.column(batch, column, &mut self.columns[0]);
-        let Column { symbols, coefficients } = &self.columns[0];
+        let Column { symbols, coefficients, .. } = &self.columns[0];
         let terms =
             symbols.iter().zip(coefficients).map(|(&s, &c)| (self.symbols[s as usize].as_ref(), c));
         Kernel::active().sum(out, false, terms);

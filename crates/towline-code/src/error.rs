@@ -29,7 +29,7 @@ impl fmt::Display for ParameterError {
                 write!(f, "batches of {m} columns, not 4, 8, 16, 32 or 64")
             }
             ParameterError::Degrees(n) => {
-                write!(f, "{n} columns to cover the source, not 1 to the number of source symbols")
+                write!(f, "{n} source symbols in a column, not 1 to their number")
             }
             ParameterError::Window(n) => write!(f, "a window of {n} symbols, not 1 to 256"),
             ParameterError::Limit(name) => write!(f, "the limit {name} is zero"),

@@ -9,12 +9,13 @@ use crate::{
     prng::{Domain, Stream},
 };
 
-/// One repair column: source symbols and their coefficients. A fountain column may name a symbol twice, once at the end of one
-/// round and once at the beginning of the next; the coefficients then add.
+/// One repair column: source symbols and their coefficients.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Column {
     pub(crate) symbols: Vec<u32>,
     pub(crate) coefficients: Vec<u8>,
+    /// It takes the end of one round and the beginning of the next, so it may name a symbol twice; the coefficients then add.
+    pub(crate) repeats: bool,
 }
 
 /// The order of one round, as a four-step Feistel network over a rectangle of `a` by `b` that holds at least K cells,
@@ -136,12 +137,7 @@ impl Generator {
 
     /// Whether every column sums all source symbols in their own order.
     pub(crate) fn is_full(&self) -> bool {
-        self.code.parameters().degrees == Degrees::Even(1)
-    }
-
-    /// Whether a column may name a symbol twice.
-    pub(crate) fn repeats(&self) -> bool {
-        self.code.parameters().degrees == Degrees::Fountain
+        matches!(self.code.parameters().degrees, Degrees::Even(degree) if usize::from(degree) == self.code.source_symbols())
     }
 
     /// Column `column` of repair batch `batch` into `out`, which is cleared first. The batch must be a repair batch and the column
@@ -152,31 +148,30 @@ impl Generator {
         let n = u64::from(batch.0 - self.code.source_batches()) * m + u64::from(column);
         out.symbols.clear();
         out.coefficients.clear();
-        match parameters.degrees {
-            Degrees::Even(1) => out.symbols.extend(0..k),
-            Degrees::Even(columns) => {
-                let columns = u64::from(columns);
-                let (number, slot) = (n / columns, n % columns);
-                let first = (slot * u64::from(k) / columns) as u32;
-                let end = ((slot + 1) * u64::from(k) / columns) as u32;
-                self.round.turn_to(parameters.nonce, number);
-                self.round.symbols(first, end - first, &mut out.symbols);
+        let (first, degree) = match parameters.degrees {
+            Degrees::Even(degree) if u32::from(degree) == k => {
+                out.symbols.extend(0..k);
+                (0, 0)
             }
+            Degrees::Even(degree) => (n * u64::from(degree), u32::from(degree)),
             Degrees::Fountain => {
                 let slot = (n % CYCLE) as usize;
                 let first =
                     n / CYCLE * u64::from(self.sums[CYCLE as usize]) + u64::from(self.sums[slot]);
-                // A column lies within one round or within two, because no degree is above K.
-                let (number, at) = (first / u64::from(k), (first % u64::from(k)) as u32);
-                let degree = self.sums[slot + 1] - self.sums[slot];
-                let here = degree.min(k - at);
-                self.round.turn_to(parameters.nonce, number);
-                self.round.symbols(at, here, &mut out.symbols);
-                if here < degree {
-                    self.round.turn_to(parameters.nonce, number + 1);
-                    self.round.symbols(0, degree - here, &mut out.symbols);
-                }
+                (first, self.sums[slot + 1] - self.sums[slot])
             }
+        };
+        // A column lies within one round or within two, because no degree is above K.
+        let (number, at) = (first / u64::from(k), (first % u64::from(k)) as u32);
+        let here = degree.min(k - at);
+        if here > 0 {
+            self.round.turn_to(parameters.nonce, number);
+            self.round.symbols(at, here, &mut out.symbols);
+        }
+        out.repeats = here < degree;
+        if out.repeats {
+            self.round.turn_to(parameters.nonce, number + 1);
+            self.round.symbols(0, degree - here, &mut out.symbols);
         }
         let stream =
             Stream::new(parameters.nonce, Domain::Column, u64::from(batch.0), u64::from(column));
@@ -203,21 +198,21 @@ mod tests {
     #[test]
     fn a_round_covers_every_source_symbol_once() {
         for k in [1, 2, 3, 5, 16, 17, 63, 64, 65, 255, 256, 257, 1000, 1024, 4097, 65_535] {
-            for columns in [1, 2, 3, 7, 11].into_iter().filter(|&c| c <= k) {
-                let mut generator = generator(k, Degrees::Even(columns as u16));
+            for degree in [1, 2, 3, 7, 100, 1024, k].into_iter().filter(|&d| d <= k) {
+                let mut generator = generator(k, Degrees::Even(degree as u16));
                 let first = generator.code.source_batches();
-                let mut column = Column::default();
-                for round in 0..2 {
-                    let mut seen = vec![0; k as usize];
-                    for n in round * columns..(round + 1) * columns {
-                        generator.column(BatchId(first + n / 16), (n % 16) as u16, &mut column);
-                        assert_eq!(column.symbols.len(), column.coefficients.len());
-                        column.symbols.iter().for_each(|&s| seen[s as usize] += 1);
+                let (mut column, mut seen) = (Column::default(), vec![0; k as usize]);
+                for n in 0..(2 * k).div_ceil(degree) {
+                    generator.column(BatchId(first + n / 16), (n % 16) as u16, &mut column);
+                    assert_eq!(column.symbols.len(), column.coefficients.len());
+                    for (i, &symbol) in (0..).zip(&column.symbols) {
+                        let round = (n * degree + i) / k;
+                        assert_eq!(
+                            seen[symbol as usize], round,
+                            "k {k}, degree {degree}, round {round}"
+                        );
+                        seen[symbol as usize] += 1;
                     }
-                    assert!(
-                        seen.iter().all(|&n| n == 1),
-                        "k {k}, {columns} columns, round {round}"
-                    );
                 }
             }
         }

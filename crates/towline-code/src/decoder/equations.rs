@@ -155,12 +155,7 @@ impl Equations {
         mixed: Range<u32>,
     ) -> Result<(), DecodeError> {
         for &(column, payload) in columns {
-            if generator.repeats() {
-                self.add_column(generator, batch, column, 1);
-                self.put_sum();
-            } else {
-                self.put_column(generator, batch, column);
-            }
+            self.unmixed_column(generator, batch, column);
             self.close(std::iter::once((payload, 1)))?;
         }
         for row in 0..basis.rows() {
@@ -178,10 +173,14 @@ impl Equations {
         Ok(())
     }
 
-    /// A column by itself, whose symbols are all different.
-    fn put_column(&mut self, generator: &mut Generator, batch: BatchId, column: u16) {
+    /// A column by itself.
+    fn unmixed_column(&mut self, generator: &mut Generator, batch: BatchId, column: u16) {
+        generator.column(batch, column, &mut self.column);
+        if self.column.repeats {
+            self.add(1);
+            return self.put_sum();
+        }
         let Equations { place, known, unknown, column: own, .. } = self;
-        generator.column(batch, column, own);
         // At low loss these are most of the equations' entries, nearly all of them known: space first, then no calls.
         let start = known.indices.len();
         known.indices.resize(start + own.symbols.len(), 0);
@@ -207,6 +206,11 @@ impl Equations {
 
     fn add_column(&mut self, generator: &mut Generator, batch: BatchId, column: u16, factor: u8) {
         generator.column(batch, column, &mut self.column);
+        self.add(factor);
+    }
+
+    /// Adds the column to the accumulator.
+    fn add(&mut self, factor: u8) {
         for (&symbol, &coefficient) in self.column.symbols.iter().zip(&self.column.coefficients) {
             let at = symbol as usize;
             if !self.seen[at] {
