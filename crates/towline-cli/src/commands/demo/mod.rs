@@ -32,12 +32,22 @@ pub(crate) struct Arguments {
     /// Repeat a run: the seed decides the file and the cuts.
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
+    /// Only this wire; may be repeated.
+    #[arg(long = "wire", value_name = "SCHEME", value_parser = parse_wire)]
+    wires: Vec<Wire>,
     /// Print one JSON object in place of the table.
     #[arg(long)]
     json: bool,
     /// A small file and few cuts.
     #[arg(long, hide = true)]
     quick: bool,
+}
+
+fn parse_wire(scheme: &str) -> Result<Wire, String> {
+    Wire::ALL
+        .into_iter()
+        .find(|wire| wire.scheme() == scheme)
+        .ok_or_else(|| format!("one of {}", Wire::ALL.map(Wire::scheme).join(", ")))
 }
 
 /// How much is sent how fast, and how often it is cut.
@@ -90,6 +100,9 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
     let mut progress = Progress::new(notes);
     let mut rows = Vec::new();
     for (number, wire) in Wire::ALL.into_iter().enumerate() {
+        if !arguments.wires.is_empty() && !arguments.wires.contains(&wire) {
+            continue;
+        }
         let mut random = Random::new(seed ^ (number as u64 + 1) << 32);
         let target = directory.0.join(format!("received-{wire}"));
         let run = Run { wire, scale, load: &load, target, interrupt };
