@@ -245,12 +245,12 @@ mod tests {
         use AddressError as E;
         assert!(matches!(Address::parse("127.0.0.1:1"), Err(E::NoScheme { .. })));
         assert!(
-            matches!(Address::parse("smtp://h:1"), Err(E::UnknownScheme { scheme }) if scheme == "smtp")
+            matches!(Address::parse("smtp://h:1"), Err(E::UnknownScheme { scheme }) if &*scheme == "smtp")
         );
         assert!(matches!(Address::parse("tcp://h"), Err(E::NoPort { .. })));
         assert!(matches!(Address::parse("tcp://h:"), Err(E::BadPort { .. })));
         assert!(
-            matches!(Address::parse("tcp://h:65536"), Err(E::BadPort { port, .. }) if port == "65536")
+            matches!(Address::parse("tcp://h:65536"), Err(E::BadPort { port, .. }) if &*port == "65536")
         );
         assert!(matches!(Address::parse("tcp://h:-1"), Err(E::BadPort { .. })));
         assert!(matches!(Address::parse("tcp://:1"), Err(E::NoHost { .. })));
@@ -259,7 +259,7 @@ mod tests {
         assert!(matches!(Address::parse("tcp://[zz]:1"), Err(E::BadHost { .. })));
         assert!(matches!(Address::parse("tcp://[::1]"), Err(E::NoPort { .. })));
         assert!(
-            matches!(Address::parse("tcp://h:1/path"), Err(E::Unexpected { part, .. }) if part == "/path")
+            matches!(Address::parse("tcp://h:1/path"), Err(E::Unexpected { part, .. }) if &*part == "/path")
         );
         assert!(matches!(Address::parse("tcp://u@h:1"), Err(E::Unexpected { .. })));
         let unknown = Address::parse("smtp://h:1").unwrap_err().to_string();

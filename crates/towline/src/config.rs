@@ -169,7 +169,7 @@ impl Default for TlsOptions {
 }
 
 impl ConfigBuilder {
-    /// The largest message to send or to accept, in bytes. 1 to 1 GiB; default 16 MiB. A receiver may hold one
+    /// The largest message to send or to accept, in bytes. 64 KiB to 1 GiB; default 16 MiB. A receiver may hold one
     /// unfinished message of this size for each lane in use. ftcp's own limit of 65,519 bytes stays.
     pub fn max_message(mut self, bytes: usize) -> Self {
         self.plain.max_message = bytes;
@@ -177,14 +177,14 @@ impl ConfigBuilder {
     }
 
     /// Larger messages travel in pieces of this size, between which messages on more urgent lanes pass, in bytes.
-    /// 1 KiB to 1 MiB; default 64 KiB. Smaller means less waiting for urgent messages and more overhead.
+    /// 1 KiB to 256 KiB; default 64 KiB. Smaller means less waiting for urgent messages and more overhead.
     pub fn fragment_size(mut self, bytes: usize) -> Self {
         self.plain.fragment_size = bytes;
         self
     }
 
     /// How many bytes the peer may send on each lane beyond what this program has consumed: the bound of the inbox
-    /// and of blocking readers. 64 KiB to 1 GiB; default 4 MiB. Throughput is at most this much per round trip.
+    /// and of blocking readers. 512 KiB to 1 GiB; default 4 MiB. Throughput is at most this much per round trip.
     pub fn receive_window(mut self, bytes: u64) -> Self {
         self.plain.receive_window = bytes;
         self
@@ -452,9 +452,9 @@ impl Plain {
         const GIB: usize = 1 << 30;
         let ms = Duration::from_millis;
         let hour = Duration::from_secs(3600);
-        size("max_message", self.max_message, 1..=GIB, "1 byte to 1 GiB")?;
-        size("fragment_size", self.fragment_size, KIB..=1024 * KIB, "1 KiB to 1 MiB")?;
-        size("receive_window", self.receive_window as usize, 64 * KIB..=GIB, "64 KiB to 1 GiB")?;
+        size("max_message", self.max_message, 64 * KIB..=GIB, "64 KiB to 1 GiB")?;
+        size("fragment_size", self.fragment_size, KIB..=256 * KIB, "1 KiB to 256 KiB")?;
+        size("receive_window", self.receive_window as usize, 512 * KIB..=GIB, "512 KiB to 1 GiB")?;
         size("send_queue_bytes", self.send_queue_bytes, KIB..=16 * GIB, "1 KiB to 16 GiB")?;
         let counts = 1..=1 << 24;
         size("send_queue_messages", self.send_queue_messages, counts.clone(), "1 to 16,777,216")?;

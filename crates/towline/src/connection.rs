@@ -23,7 +23,7 @@ use crate::reader::{Consumption, Reader, ReaderOptions, Readers, Recv};
 use crate::request::Requests;
 use crate::stats::ConnectionStats;
 use crate::tls::TlsState;
-use crate::waiter::{WaitKey, WakerSet, block_on};
+use crate::waiter::{WaitKey, WakerSet, Wakers, block_on};
 
 /// What application threads ask of the I/O thread, as bits.
 pub(crate) mod ask {
@@ -50,7 +50,24 @@ pub(crate) struct Out {
     pub(crate) ended: Option<(Ended, u64)>,
     pub(crate) close: Option<(u64, Box<str>)>,
     pub(crate) stats: ConnectionStats,
+    /// The peer closes: why nothing more is accepted although the connection has not ended yet.
+    pub(crate) peer_closing: Option<Ended>,
     write_deadline: Option<Instant>,
+    /// The earliest deadline of the requests that wait for room.
+    room_deadline: Option<Instant>,
+}
+
+impl Out {
+    /// Why nothing is accepted any more, if so.
+    fn refusal(&self) -> Option<Ended> {
+        if let Some((ended, _)) = &self.ended {
+            return Some(ended.clone());
+        }
+        match self.close {
+            Some(_) => Some(Ended::Closed),
+            None => self.peer_closing.clone(),
+        }
+    }
 }
 
 /// Where a connection is in its life.
@@ -65,6 +82,8 @@ pub(crate) enum Phase {
 /// The wire's description, which changes with each new wire.
 pub(crate) struct Link {
     pub(crate) phase: Phase,
+    /// The first `Connected` has been told.
+    pub(crate) handed_over: bool,
     pub(crate) wire: Wire,
     pub(crate) local: Option<SocketAddr>,
     pub(crate) peer: Option<SocketAddr>,
@@ -81,7 +100,8 @@ pub(crate) struct Shared {
     pub(crate) slot: AtomicU32,
     scheduled: AtomicBool,
     asks: AtomicU8,
-    pub(crate) requesting: AtomicUsize,
+    /// Open readers, so that delivering a message takes no lock to learn of them.
+    pub(crate) open_readers: AtomicUsize,
     pub(crate) consumption: Consumption,
     unreported: AtomicUsize,
     out: Mutex<Out>,
@@ -103,7 +123,7 @@ impl Shared {
             slot: AtomicU32::new(NO_SLOT),
             scheduled: AtomicBool::new(false),
             asks: AtomicU8::new(0),
-            requesting: AtomicUsize::new(0),
+            open_readers: AtomicUsize::new(0),
             consumption: Consumption::default(),
             unreported: AtomicUsize::new(0),
             out: Mutex::new(Out {
@@ -117,12 +137,15 @@ impl Shared {
                 ended: None,
                 close: None,
                 stats: ConnectionStats::default(),
+                peer_closing: None,
                 write_deadline: None,
+                room_deadline: None,
             }),
             readers: Mutex::default(),
             requests: Mutex::default(),
             link: Mutex::new(Link {
                 phase: Phase::Connecting,
+                handed_over: false,
                 wire,
                 local: None,
                 peer: None,
@@ -198,28 +221,28 @@ impl Shared {
     /// The earliest of the calls' deadlines that is still to come; wakes those that have passed.
     pub(crate) fn expire_deadlines(&self, now: Instant) -> Option<Instant> {
         let mut wake: Vec<Waker> = Vec::new();
-        let requests = match self.requesting.load(Ordering::Acquire) {
-            0 => None,
-            _ => self.requests().expire(now, &mut wake),
-        };
+        let requests = self.requests().expire(now, &mut wake);
         let read = self.link().read_deadline;
         if read.is_some_and(|at| at <= now) {
-            self.readers().poke();
+            let readers = self.readers().waiting();
+            readers.into_iter().for_each(Wakers::wake);
         }
-        let write = {
+        let (write, room, wakers) = {
             let mut out = self.out();
-            let write = out.write_deadline;
-            if write.is_some_and(|at| at <= now) {
-                let wakers = out.room.take();
-                drop(out);
-                wakers.wake();
-            }
-            write
+            let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+            let wakers = match passed(out.write_deadline) || passed(out.room_deadline) {
+                true => {
+                    // Those with later deadlines register again.
+                    out.room_deadline = None;
+                    out.room.take()
+                }
+                false => Wakers::default(),
+            };
+            (out.write_deadline, out.room_deadline, wakers)
         };
-        for waker in wake {
-            waker.wake();
-        }
-        [requests, read.filter(|at| *at > now), write.filter(|at| *at > now)]
+        wakers.wake();
+        wake.into_iter().for_each(Waker::wake);
+        [requests, read.filter(|at| *at > now), write.filter(|at| *at > now), room]
             .into_iter()
             .flatten()
             .min()
@@ -231,13 +254,11 @@ impl Shared {
         message: &Message,
         request: Option<Option<Instant>>,
     ) -> Result<MessageId, Push> {
+        let mut earliest = false;
         let id = {
             let mut out = self.out();
-            if let Some((ended, _)) = &out.ended {
-                return Err(Push::Never(RequestError::Ended(ended.clone())));
-            }
-            if out.close.is_some() {
-                return Err(Push::Never(RequestError::Ended(Ended::Closed)));
+            if let Some(ended) = out.refusal() {
+                return Err(Push::Never(RequestError::Ended(ended)));
             }
             let mut requests = request.map(|deadline| (self.requests(), deadline));
             if let (Some((requests, _)), Some(id)) = (&requests, message.id)
@@ -254,32 +275,41 @@ impl Shared {
                 }
             };
             if let Some((requests, deadline)) = &mut requests {
-                self.requesting.fetch_add(1, Ordering::AcqRel);
                 if !requests.insert(id, *deadline) {
-                    self.requesting.fetch_sub(1, Ordering::AcqRel);
                     return Err(Push::Never(RequestError::DuplicateId { id: id.0 }));
                 }
+                earliest = requests.is_next(*deadline);
             }
             id
         };
-        match request {
-            Some(Some(_)) => self.ask(ask::DEADLINES),
-            _ => self.notify(),
+        match earliest {
+            true => self.ask(ask::DEADLINES),
+            false => self.notify(),
         }
         Ok(id)
     }
 
-    /// Why waiting for room is over, if it is.
-    fn poll_room(&self, key: &mut WaitKey, waker: &Waker) -> Option<SendError> {
+    /// Why waiting for room is over, if it is. A caller with a `deadline` of its own is woken when that has come.
+    fn poll_room(
+        self: &Arc<Self>,
+        key: &mut WaitKey,
+        waker: &Waker,
+        deadline: Option<Instant>,
+    ) -> Option<SendError> {
         let mut out = self.out();
-        if let Some((ended, _)) = &out.ended {
-            return Some(SendError::Ended(ended.clone()));
+        if let Some(ended) = out.refusal() {
+            return Some(SendError::Ended(ended));
         }
         if out.write_deadline.is_some_and(|at| Instant::now() >= at) {
             return Some(SendError::Deadline);
         }
         out.refused = true;
         out.room.register(key, waker);
+        if deadline.is_some_and(|at| out.room_deadline.is_none_or(|next| at < next)) {
+            out.room_deadline = deadline;
+            drop(out);
+            self.ask(ask::DEADLINES);
+        }
         None
     }
 }
@@ -512,7 +542,12 @@ impl Connection {
     /// [`Connection::close`] with a code and a reason for the peer. Codes below 256 are the protocol's own, 0 means that
     /// nothing is wrong. The ftcp wires carry neither.
     pub fn close_with(&self, code: u64, reason: &str) -> Close<'_> {
-        self.shared.out().close.get_or_insert_with(|| (code, reason.into()));
+        let waiting = {
+            let mut out = self.shared.out();
+            out.close.get_or_insert_with(|| (code, reason.into()));
+            out.room.take()
+        };
+        waiting.wake();
         self.shared.ask(ask::CLOSE);
         Close { shared: &self.shared, key: None }
     }
@@ -597,7 +632,7 @@ impl Future for Send<'_> {
                 Err(Push::Never(error)) => return Poll::Ready(Err(Push::into_send_error(error))),
                 Err(Push::Full) => {}
             }
-            if let Some(error) = this.shared.poll_room(&mut this.key, cx.waker()) {
+            if let Some(error) = this.shared.poll_room(&mut this.key, cx.waker(), None) {
                 return Poll::Ready(Err(error));
             }
         }
@@ -625,7 +660,7 @@ impl Future for Writable<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if let Some(error) = this.shared.poll_room(&mut this.key, cx.waker()) {
+        if let Some(error) = this.shared.poll_room(&mut this.key, cx.waker(), None) {
             return Poll::Ready(Err(error));
         }
         match this.shared.out().outgoing.has_room() {
@@ -668,7 +703,7 @@ impl Request<'_> {
                 Err(Push::Never(error)) => return Poll::Ready(Err(error)),
                 Err(Push::Full) => {}
             }
-            if let Some(error) = self.shared.poll_room(&mut self.key, waker) {
+            if let Some(error) = self.shared.poll_room(&mut self.key, waker, self.deadline) {
                 return Poll::Ready(Err(error.into()));
             }
         }
@@ -694,29 +729,32 @@ impl Future for Request<'_> {
         if let RequestState::Waiting(id) = this.state
             && let Some(outcome) = this.shared.requests().poll(id, cx.waker())
         {
-            this.shared.requesting.fetch_sub(1, Ordering::AcqRel);
             this.state = RequestState::Done;
             return Poll::Ready(outcome);
         }
         if this.deadline.is_some_and(|at| Instant::now() >= at) {
+            this.give_up();
             return Poll::Ready(Err(RequestError::TimedOut { after: this.after }));
         }
         Poll::Pending
     }
 }
 
+impl Request<'_> {
+    /// Waits no more.
+    fn give_up(&mut self) {
+        if self.key.is_some() {
+            self.shared.out().room.forget(self.key.take());
+        }
+        if let RequestState::Waiting(id) = std::mem::replace(&mut self.state, RequestState::Done) {
+            self.shared.requests().remove(id);
+        }
+    }
+}
+
 impl Drop for Request<'_> {
     fn drop(&mut self) {
-        match self.state {
-            RequestState::Waiting(id) => {
-                self.shared.requests().remove(id);
-                self.shared.requesting.fetch_sub(1, Ordering::AcqRel);
-            }
-            RequestState::Sending(_) if self.key.is_some() => {
-                self.shared.out().room.forget(self.key);
-            }
-            _ => {}
-        }
+        self.give_up();
     }
 }
 
@@ -816,7 +854,7 @@ impl Future for Connecting {
         let outcome = {
             let mut link = connection.shared.link();
             match &link.phase {
-                Phase::Connecting => {
+                Phase::Connecting | Phase::Connected | Phase::Down if !link.handed_over => {
                     link.changed.register(&mut this.key, cx.waker());
                     return Poll::Pending;
                 }

@@ -29,6 +29,15 @@ impl EndpointShared {
     pub(crate) fn sessions(&self) -> MutexGuard<'_, HashMap<SessionId, Weak<Shared>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// A session has ended. Another one may have its id by now: it stays.
+    pub(crate) fn forget(&self, id: &SessionId, session: &Arc<Shared>) {
+        let mut sessions = self.sessions();
+        if sessions.get(id).is_some_and(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(session)))
+        {
+            sessions.remove(id);
+        }
+    }
 }
 
 /// Connects and listens. Cloning it costs a reference count.

@@ -143,7 +143,7 @@ pub(crate) enum Output {
     Message(Message),
     Acknowledged,
     Reset(Vec<Message>),
-    PeerClosing,
+    PeerClosing { code: CloseCode, reason: String },
     Closed { code: CloseCode, reason: String, unacknowledged: Vec<Message> },
     WireFailed(session::WireError),
     FormatBroken(frame::Error),
@@ -316,7 +316,22 @@ impl Engine {
     /// Ends at once and gives everything unacknowledged back.
     pub(crate) fn abort(&mut self) -> Vec<Message> {
         match self {
-            Engine::Session(session) => from_session_all(session.abort()),
+            Engine::Session(session) => {
+                // What the session has given back already, and nobody has taken yet, comes first.
+                let mut unacknowledged = Vec::new();
+                while let Some(event) = session.poll_event() {
+                    match event {
+                        session::Event::Reset { unacknowledged: mut back }
+                        | session::Event::Closed { unacknowledged: mut back, .. }
+                        | session::Event::GaveUp { unacknowledged: mut back, .. } => {
+                            unacknowledged.append(&mut back);
+                        }
+                        _ => {}
+                    }
+                }
+                unacknowledged.append(&mut session.abort());
+                from_session_all(unacknowledged)
+            }
             Engine::Ftcp { engine, .. } => engine.abort().into_iter().map(from_frame).collect(),
         }
     }
@@ -331,7 +346,7 @@ fn session_output(event: session::Event) -> Output {
             Output::TooLargeForPeer(from_session_all(messages))
         }
         session::Event::Reset { unacknowledged } => Output::Reset(from_session_all(unacknowledged)),
-        session::Event::PeerClosing { .. } => Output::PeerClosing,
+        session::Event::PeerClosing { code, reason } => Output::PeerClosing { code, reason },
         session::Event::Closed { code, reason, unacknowledged } => {
             Output::Closed { code, reason, unacknowledged: from_session_all(unacknowledged) }
         }

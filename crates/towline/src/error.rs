@@ -271,6 +271,9 @@ pub enum Ended {
     /// The wire was lost and, as far as redialing was possible, it did not come back within the redial window.
     #[error("the connection was lost: {0}")]
     Lost(WireError),
+    /// Its handler panicked; the connection was aborted.
+    #[error("the connection was aborted because its handler panicked")]
+    Panicked,
     /// The connection could never be made.
     #[error(transparent)]
     NeverConnected(#[from] Box<ConnectError>),
@@ -449,7 +452,7 @@ impl Ended {
     /// Whose fault it is.
     pub fn fault(&self) -> Fault {
         match self {
-            Ended::Closed | Ended::Stopped => Fault::Caller,
+            Ended::Closed | Ended::Panicked | Ended::Stopped => Fault::Caller,
             Ended::ByPeer { .. } => Fault::Peer,
             Ended::Lost(error) => error.fault(),
             Ended::NeverConnected(error) => error.fault(),
@@ -460,7 +463,7 @@ impl Ended {
     pub fn can_retry(&self) -> bool {
         match self {
             Ended::Closed | Ended::ByPeer { .. } => true,
-            Ended::Stopped => false,
+            Ended::Panicked | Ended::Stopped => false,
             Ended::Lost(error) => error.can_retry(),
             Ended::NeverConnected(error) => error.can_retry(),
         }

@@ -80,7 +80,8 @@ pub enum Event {
 ///
 /// A connection's handler is never called by two threads at once, and always by the same thread. It must not block:
 /// every connection of that thread waits meanwhile. All calls on [`Connection`] that do not block may be made from
-/// inside, on this connection or any other.
+/// inside, on this connection or any other. A handler that panics is dropped and called no more, also not with
+/// `closed`; its connection ends as by [`Connection::abort`], with [`Ended::Panicked`], and everything else goes on.
 ///
 /// ```
 /// use towline::{Connection, Handler, Message};

@@ -72,6 +72,10 @@ impl ListenerShared {
     pub(crate) fn offer(&self, connection: Connection) {
         let wakers = {
             let mut queue = self.queue();
+            if queue.closed {
+                // Nobody will ever take it.
+                return connection.abort();
+            }
             queue.connections.push_back(connection);
             queue.wakers.take()
         };

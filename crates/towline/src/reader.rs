@@ -123,8 +123,9 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    pub(crate) fn new(options: ReaderOptions) -> Queue {
-        Queue { options, state: Mutex::default() }
+    fn new(options: ReaderOptions, ended: Option<RecvError>) -> Queue {
+        let end = ended.map(End::Connection);
+        Queue { options, state: Mutex::new(State { end, ..State::default() }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -167,19 +168,10 @@ impl Queue {
     }
 
     /// Ends the queue: what it holds is still read, then comes `reason`.
-    pub(crate) fn end(&self, reason: RecvError) {
-        let wakers = {
-            let mut state = self.state();
-            state.end.get_or_insert(End::Connection(reason));
-            state.wakers.take()
-        };
-        wakers.wake();
-    }
-
-    /// Wakes whoever waits, so that deadlines are looked at.
-    pub(crate) fn poke(&self) {
-        let wakers = self.state().wakers.take();
-        wakers.wake();
+    fn end(&self, reason: RecvError) -> Wakers {
+        let mut state = self.state();
+        state.end.get_or_insert(End::Connection(reason));
+        state.wakers.take()
     }
 
     pub(crate) fn pop(&self, connection: &Arc<Shared>) -> Result<Option<Message>, RecvError> {
@@ -231,6 +223,13 @@ impl State {
     }
 }
 
+/// A message for the readers or the inbox.
+pub(crate) struct Arrived {
+    pub(crate) message: Message,
+    /// A handler or a request has it: readers see it too, the inbox does not.
+    pub(crate) taken: bool,
+}
+
 /// Where the messages of one connection go that no handler takes: the open readers, else the inbox.
 #[derive(Default)]
 pub(crate) struct Readers {
@@ -243,26 +242,15 @@ impl Readers {
     /// The inbox of [`Connection::recv`](crate::Connection::recv), made on first use.
     pub(crate) fn inbox(&mut self, options: ReaderOptions) -> Arc<Queue> {
         let ended = &self.ended;
-        Arc::clone(self.inbox.get_or_insert_with(|| {
-            let queue = Queue::new(options);
-            if let Some(reason) = ended {
-                queue.end(reason.clone());
-            }
-            Arc::new(queue)
-        }))
+        Arc::clone(self.inbox.get_or_insert_with(|| Arc::new(Queue::new(options, ended.clone()))))
     }
 
     fn open(&mut self, options: ReaderOptions) -> Arc<Queue> {
-        let queue = Arc::new(Queue::new(options));
-        match &self.ended {
-            Some(reason) => queue.end(reason.clone()),
-            None => self.open.push(Arc::clone(&queue)),
+        let queue = Arc::new(Queue::new(options, self.ended.clone()));
+        if self.ended.is_none() {
+            self.open.push(Arc::clone(&queue));
         }
         queue
-    }
-
-    pub(crate) fn any_open(&self) -> bool {
-        !self.open.is_empty()
     }
 
     pub(crate) fn is_over_limit(&self) -> bool {
@@ -274,30 +262,36 @@ impl Readers {
     pub(crate) fn deliver(
         &mut self,
         connection: &Arc<Shared>,
-        messages: &mut Vec<Message>,
-        handled: bool,
+        messages: &mut Vec<Arrived>,
         inbox: ReaderOptions,
     ) -> Vec<Wakers> {
         if self.open.is_empty() {
-            if handled {
-                for message in messages.drain(..) {
+            // The readers that these were meant for, too, may be gone by now.
+            messages.retain(|arrived| {
+                if arrived.taken {
+                    let message = &arrived.message;
                     connection.consumed(message.lane, message.data.len() as u64);
                 }
+                !arrived.taken
+            });
+            if messages.is_empty() {
                 return Vec::new();
             }
             let queue = self.inbox(inbox);
-            let entries = messages.drain(..).map(|message| Entry { message, credit: Credit::Sole });
+            let entries = messages
+                .drain(..)
+                .map(|arrived| Entry { message: arrived.message, credit: Credit::Sole });
             return vec![queue.push(entries)];
         }
         let blocking = self.open.iter().filter(|queue| queue.blocks()).count();
         if blocking == 0 {
-            for message in messages.iter() {
+            for Arrived { message, .. } in messages.iter() {
                 connection.consumed(message.lane, message.data.len() as u64);
             }
         }
         let credits: Vec<Credit> = messages
             .iter()
-            .map(|message| match blocking {
+            .map(|Arrived { message, .. }| match blocking {
                 0 => Credit::None,
                 1 => Credit::Sole,
                 _ => Credit::Shared(Arc::new(SharedCredit {
@@ -309,8 +303,8 @@ impl Readers {
             .collect();
         let wakers = self.open.iter().map(|queue| {
             let blocks = queue.options.overflow == Overflow::Block;
-            queue.push(messages.iter().zip(&credits).map(|(message, credit)| Entry {
-                message: message.clone(),
+            queue.push(messages.iter().zip(&credits).map(|(arrived, credit)| Entry {
+                message: arrived.message.clone(),
                 credit: if blocks { credit.clone() } else { Credit::None },
             }))
         });
@@ -319,20 +313,17 @@ impl Readers {
         wakers
     }
 
-    /// Ends every queue, those of today and those of later.
-    pub(crate) fn end(&mut self, reason: &RecvError) {
+    /// Ends every queue, those of today and those of later. Returns whom to wake.
+    pub(crate) fn end(&mut self, reason: &RecvError) -> Vec<Wakers> {
         if self.ended.is_none() {
             self.ended = Some(reason.clone());
         }
-        for queue in self.inbox.iter().chain(&self.open) {
-            queue.end(reason.clone());
-        }
+        self.inbox.iter().chain(&self.open).map(|queue| queue.end(reason.clone())).collect()
     }
 
-    pub(crate) fn poke(&self) {
-        for queue in self.inbox.iter().chain(&self.open) {
-            queue.poke();
-        }
+    /// Whoever waits, to be woken so that deadlines are looked at.
+    pub(crate) fn waiting(&self) -> Vec<Wakers> {
+        self.inbox.iter().chain(&self.open).map(|queue| queue.state().wakers.take()).collect()
     }
 
     fn remove(&mut self, queue: &Arc<Queue>) {
@@ -352,7 +343,12 @@ pub struct Reader {
 
 impl Reader {
     pub(crate) fn open(connection: Arc<Shared>, options: ReaderOptions) -> Reader {
-        let queue = connection.readers().open(options);
+        let queue = {
+            let mut readers = connection.readers();
+            let queue = readers.open(options);
+            connection.open_readers.store(readers.open.len(), Ordering::Release);
+            queue
+        };
         Reader { connection, queue }
     }
 
@@ -387,7 +383,11 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.connection.readers().remove(&self.queue);
+        {
+            let mut readers = self.connection.readers();
+            readers.remove(&self.queue);
+            self.connection.open_readers.store(readers.open.len(), Ordering::Release);
+        }
         self.queue.detach(&self.connection);
     }
 }
@@ -433,16 +433,14 @@ impl Future for Recv<'_> {
         if let Some(message) = queue.pop(this.connection)? {
             return Poll::Ready(Ok(message));
         }
-        if let Some(deadline) = this.connection.read_deadline()
-            && Instant::now() >= deadline
-        {
-            return Poll::Ready(Err(RecvError::Deadline));
-        }
         queue.state().wakers.register(&mut this.key, cx.waker());
-        // A message may have come between the two locks.
-        match queue.pop(this.connection)? {
-            Some(message) => Poll::Ready(Ok(message)),
-            None => Poll::Pending,
+        // Once more, because a message or a new deadline may have come before the registration.
+        if let Some(message) = queue.pop(this.connection)? {
+            return Poll::Ready(Ok(message));
+        }
+        match this.connection.read_deadline() {
+            Some(deadline) if Instant::now() >= deadline => Poll::Ready(Err(RecvError::Deadline)),
+            _ => Poll::Pending,
         }
     }
 }

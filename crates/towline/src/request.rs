@@ -23,6 +23,8 @@ pub(crate) struct Requests {
     over: HashMap<MessageId, bool>,
     over_order: VecDeque<MessageId>,
     ended: Option<RequestError>,
+    /// When `expire` has something to do next, at the earliest.
+    next: Option<Instant>,
     late: u64,
     duplicate: u64,
 }
@@ -50,6 +52,15 @@ impl Requests {
         }
         self.pending.insert(id, pending);
         true
+    }
+
+    /// Whether a request with this deadline is the next to expire: then somebody has to look at it in time.
+    pub(crate) fn is_next(&mut self, deadline: Option<Instant>) -> bool {
+        let sooner = deadline.is_some_and(|at| self.next.is_none_or(|next| at < next));
+        if sooner {
+            self.next = deadline;
+        }
+        sooner
     }
 
     pub(crate) fn contains(&self, id: MessageId) -> bool {
@@ -96,9 +107,11 @@ impl Requests {
     }
 
     fn retire(&mut self, id: MessageId, answered: bool) {
-        if self.pending.remove(&id).is_none() {
-            return;
-        }
+        let Some(pending) = self.pending.remove(&id) else { return };
+        // A reply that nobody fetched came too late as well.
+        let unread = matches!(pending.outcome, Some(Ok(_)));
+        self.late += u64::from(unread);
+        let answered = answered || unread;
         if self.over_order.len() == REMEMBERED
             && let Some(oldest) = self.over_order.pop_front()
         {
@@ -120,6 +133,7 @@ impl Requests {
                 None => {}
             }
         }
+        self.next = next;
         next
     }
 

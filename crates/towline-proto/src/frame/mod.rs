@@ -30,8 +30,12 @@
 mod config;
 mod decoder;
 mod engine;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod log;
 mod outgoing;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use config::{Config, ConfigError, Resend};

@@ -308,13 +308,18 @@ impl Records {
     pub(super) fn flush_updates(&mut self, out: &mut Outbox) -> Result<(), Error> {
         if self.update_requested || self.tx_seq >= self.tx_limit {
             self.update_requested = false;
-            let message = [u8::from(HandshakeType::KeyUpdate), 0, 0, 1, 0];
-            self.encrypt(ContentType::Handshake, message[..].into(), 0, out)?;
-            let (seq, secret) =
-                self.keeper.next_tx().map_err(|error| error::from_records(&error))?;
-            self.encrypter = encrypter(self.suite, secret)?;
-            self.tx_seq = seq;
+            self.update_key(false, out)?;
         }
+        Ok(())
+    }
+
+    /// Moves on to the next key, telling the peer, and asking for the same if `request` (section 4.6.3).
+    pub(super) fn update_key(&mut self, request: bool, out: &mut Outbox) -> Result<(), Error> {
+        let message = [u8::from(HandshakeType::KeyUpdate), 0, 0, 1, u8::from(request)];
+        self.encrypt(ContentType::Handshake, message[..].into(), 0, out)?;
+        let (seq, secret) = self.keeper.next_tx().map_err(|error| error::from_records(&error))?;
+        self.encrypter = encrypter(self.suite, secret)?;
+        self.tx_seq = seq;
         Ok(())
     }
 
@@ -329,7 +334,7 @@ impl Records {
         self.encrypt(ContentType::Alert, [level, u8::from(description)][..].into(), 0, out)
     }
 
-    fn encrypt(
+    pub(super) fn encrypt(
         &mut self,
         typ: ContentType,
         payload: OutboundChunks<'_>,

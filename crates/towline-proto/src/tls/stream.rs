@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::{ClientHello, ResolvesServerCert, UnbufferedServerConnection};
 use rustls::sign::CertifiedKey;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{AlertDescription, CommonState, HandshakeKind, ProtocolVersion};
 use rustls_pki_types::ServerName;
 use std::collections::VecDeque;
@@ -476,64 +476,58 @@ impl Buffered {
         step
     }
 
-    /// Takes out what rustls still has to say after a failure: the alert.
+    /// Takes out what rustls still has to say after a failure: the alert. It must not look at its input again.
     fn flush(&mut self, outbox: &mut Outbox) {
-        self.input.clear();
-        while let Ok(Step::Again) = self.step(outbox, &mut Vec::new()) {}
+        while self.common().wants_write() && self.step(outbox, &mut Vec::new()).is_ok() {}
     }
 
     fn seal(&mut self, plaintext: &[Bytes], outbox: &mut Outbox) -> Result<(), Error> {
         for chunk in plaintext.iter().flat_map(|bytes| bytes.chunks(MAX_PLAINTEXT)) {
-            self.write(outbox, chunk.len(), |write, buffer| write(Some(chunk), buffer))?;
+            self.write(Some(chunk), outbox)?;
         }
         Ok(())
     }
 
     fn close(&mut self, outbox: &mut Outbox) -> Result<(), Error> {
-        self.write(outbox, 0, |write, buffer| write(None, buffer))
+        self.write(None, outbox)
     }
 
     /// One record by rustls: data, or `None` for `close_notify`.
-    fn write(
-        &mut self,
-        outbox: &mut Outbox,
-        plaintext: usize,
-        body: impl Fn(
-            &mut dyn FnMut(Option<&[u8]>, &mut [u8]) -> Result<usize, EncryptError>,
-            &mut [u8],
-        ) -> Result<usize, EncryptError>,
-    ) -> Result<(), Error> {
-        // TLS 1.2 adds at most 5 bytes of header, 8 of nonce and 16 of tag; TLS 1.3 22.
+    fn write(&mut self, data: Option<&[u8]>, outbox: &mut Outbox) -> Result<(), Error> {
+        let plaintext = data.map_or(0, <[u8]>::len);
+        // TLS 1.2 adds at most 5 bytes of header, 8 of nonce and 16 of tag; TLS 1.3 adds 22.
         let mut buffer = vec![0; plaintext + HEADER_LEN + 64];
-        let written = match &mut self.connection {
+        // The input goes along although nothing new is in it: rustls may remember places in it.
+        let (discard, written) = match &mut self.connection {
             Connection::Client(client) => {
-                write(client.process_tls_records(&mut []), |write| body(write, &mut buffer))
+                write(client.process_tls_records(&mut self.input), data, &mut buffer)
             }
             Connection::Server(server) => {
-                write(server.process_tls_records(&mut []), |write| body(write, &mut buffer))
+                write(server.process_tls_records(&mut self.input), data, &mut buffer)
             }
-        }?;
-        buffer.truncate(written);
+        };
+        self.input.advance(discard.min(self.input.len()));
+        buffer.truncate(written?);
         outbox.push(buffer.into(), plaintext);
         Ok(())
     }
 }
 
-type WriteFn<'a> = dyn FnMut(Option<&[u8]>, &mut [u8]) -> Result<usize, EncryptError> + 'a;
-
 fn write<D>(
     status: UnbufferedStatus<'_, '_, D>,
-    body: impl FnOnce(&mut WriteFn<'_>) -> Result<usize, EncryptError>,
-) -> Result<usize, Error> {
-    match status.state {
-        Ok(ConnectionState::WriteTraffic(mut traffic)) => body(&mut |data, buffer| match data {
+    data: Option<&[u8]>,
+    buffer: &mut [u8],
+) -> (usize, Result<usize, Error>) {
+    let written = match status.state {
+        Ok(ConnectionState::WriteTraffic(mut traffic)) => match data {
             Some(data) => traffic.encrypt(data, buffer),
             None => traffic.queue_close_notify(buffer),
-        })
+        }
         .map_err(|error| error::failed(error.to_string())),
         Ok(_) => Err(Error::NotWritable { reason: "the TLS connection is closed or not ready" }),
         Err(error) => Err(error::from_records(&error)),
-    }
+    };
+    (status.discard, written)
 }
 
 /// Handles one state of rustls; how many input bytes are done with, and what is next.

@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use socket2::Socket;
 use towline_io::{Event, SocketId};
-use towline_proto::session::{CloseCode, Handshake, Hello, Refusal, Session};
+use towline_proto::session::{CloseCode, Handshake, Hello, Refusal, Session, SessionId};
 
 use crate::connection::Shared;
 use crate::context::lightest;
@@ -49,6 +49,10 @@ pub(crate) struct Resume {
 impl Resume {
     pub(super) fn push(&mut self, data: Bytes) {
         self.left_over.push_back(data);
+    }
+
+    pub(super) fn listener(&self) -> &Arc<ListenerShared> {
+        &self.listener
     }
 }
 
@@ -125,6 +129,9 @@ impl Runtime {
         peer: SocketAddr,
         listener: Arc<ListenerShared>,
     ) {
+        if self.stopping.is_some() {
+            return self.handshake_over(&listener);
+        }
         socket.set_tcp_nodelay(true).ok();
         let entry = self.links.vacant_entry();
         let key = LinkKey(entry.key());
@@ -176,7 +183,8 @@ impl Runtime {
         }
         let listener = Arc::clone(listener);
         let engine = Engine::ftcp(&listener.endpoint.config.0.plain);
-        if let Some(core) = self.new_connection(key, &listener, engine, None) {
+        let shared = self.new_shared(&listener);
+        if let Some(core) = self.new_connection(key, &listener, shared, engine, None) {
             let now = self.now;
             if let Some(core) = self.cores.get_mut(core) {
                 core.engine.handle_open(now);
@@ -233,18 +241,29 @@ impl Runtime {
         hello: Hello,
         left_over: Bytes,
     ) {
-        let known =
-            listener.endpoint.sessions().get(&hello.session).and_then(std::sync::Weak::upgrade);
+        let id = hello.session;
+        let shared = self.new_shared(listener);
+        // In one step, because another thread may be just as far with another wire of the same session.
+        let known = {
+            let mut sessions = listener.endpoint.sessions();
+            let known = sessions.get(&id).and_then(std::sync::Weak::upgrade);
+            if known.is_none() {
+                sessions.insert(id, Arc::downgrade(&shared));
+            }
+            known
+        };
         if let Some(session) = known {
             return self.come_back(key, listener, session, hello, left_over);
         }
         let config = Arc::new(session_config(&listener.endpoint.config.0.plain));
-        let id = hello.session;
         match Session::server(config, hello, self.now) {
-            Err(refusal) => self.turn_away(key, &refusal),
+            Err(refusal) => {
+                listener.endpoint.forget(&id, &shared);
+                self.turn_away(key, &refusal);
+            }
             Ok(session) => {
                 let engine = Engine::Session(Box::new(session));
-                if let Some(core) = self.new_connection(key, listener, engine, Some(id)) {
+                if let Some(core) = self.new_connection(key, listener, shared, engine, Some(id)) {
                     if !left_over.is_empty() {
                         self.engine_input(core, left_over);
                     }
@@ -254,26 +273,39 @@ impl Runtime {
         }
     }
 
+    fn new_shared(&self, listener: &ListenerShared) -> Arc<Shared> {
+        let config = listener.endpoint.config.clone();
+        Arc::new(Shared::new(config, Arc::clone(&self.thread), listener.wire))
+    }
+
     fn new_connection(
         &mut self,
         key: LinkKey,
         listener: &Arc<ListenerShared>,
+        shared: Arc<Shared>,
         engine: Engine,
-        session: Option<towline_proto::session::SessionId>,
+        session: Option<SessionId>,
     ) -> Option<super::CoreKey> {
-        let config = listener.endpoint.config.clone();
-        if listener.connections.fetch_add(1, Ordering::AcqRel) >= config.0.plain.max_connections {
+        let config = &listener.endpoint.config;
+        let refusal = if self.stopping.is_some() {
+            Some((CloseCode::GOING_AWAY, "the program is stopping"))
+        } else if listener.connections.fetch_add(1, Ordering::AcqRel)
+            >= config.0.plain.max_connections
+        {
             listener.connections.fetch_sub(1, Ordering::AcqRel);
-            let reason = "the listener serves as many connections as it may".to_owned();
-            self.turn_away(key, &Refusal { code: CloseCode::BUSY, reason });
+            Some((CloseCode::BUSY, "the listener serves as many connections as it may"))
+        } else {
+            None
+        };
+        if let Some((code, reason)) = refusal {
+            if let Some(session) = &session {
+                listener.endpoint.forget(session, &shared);
+            }
+            self.turn_away(key, &Refusal { code, reason: reason.to_owned() });
             return None;
         }
-        let shared = Arc::new(Shared::new(config, Arc::clone(&self.thread), listener.wire));
         if let Some(socket) = self.socket_of(key).and_then(|id| self.driver.socket(id)) {
             prepare(&socket, session.is_none(), &shared).ok();
-        }
-        if let Some(session) = session {
-            listener.endpoint.sessions().insert(session, Arc::downgrade(&shared));
         }
         let origin = Origin::Accepted { listener: Arc::clone(listener), session, offered: false };
         let core = self.insert_core(Core::new(shared, None, engine, origin));

@@ -1,6 +1,7 @@
 //! A connection on its I/O thread: what the engine tells goes to the application, what the application accepted goes to
 //! the engine, and what the engine writes goes to the present link.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -14,9 +15,12 @@ use crate::error::{ConnectError, Ended, RecvError, RequestError, WireError};
 use crate::handler::{Closed, Connected, Event, Handler};
 use crate::listener::ListenerShared;
 use crate::message::Message;
+use crate::reader::Arrived;
 use crate::request::Claim;
 use crate::tls::TlsState;
+use crate::waiter::Wakers;
 
+use super::alarms::Alarms;
 use super::dial::Dialing;
 use super::link::{LinkKey, Owner};
 use super::{CoreKey, Runtime, Timed};
@@ -54,13 +58,15 @@ pub(super) struct Core {
     pub(super) born: bool,
     /// The wire is usable: the session's handshakes are done.
     pub(super) up: bool,
-    armed: Option<Instant>,
+    alarms: Alarms,
     deadlines: Option<Instant>,
     /// When an ordered close without a session ends at the latest.
     closing: Option<Instant>,
-    closing_asked: bool,
+    pub(super) closing_asked: bool,
     pub(super) last_error: Option<WireError>,
     pub(super) secured: Option<TlsState>,
+    /// The handler panicked.
+    panicked: bool,
     store: BytesMut,
     counts: Counts,
 }
@@ -91,12 +97,13 @@ impl Core {
             link: None,
             born: false,
             up: false,
-            armed: None,
+            alarms: Alarms::default(),
             deadlines: None,
             closing: None,
             closing_asked: false,
             last_error: None,
             secured: None,
+            panicked: false,
             store: BytesMut::new(),
             counts: Counts::default(),
         }
@@ -108,9 +115,7 @@ impl Core {
         for subscriber in subscribers {
             subscriber.push(event.clone());
         }
-        if let Some(handler) = &mut self.handler {
-            handler.event(&self.connection, event);
-        }
+        self.handle(event);
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {
@@ -124,28 +129,50 @@ impl Core {
 
     /// A message goes to the request that waits for it, to the handler, or to `queued` for readers and inbox.
     #[inline]
-    fn deliver(&mut self, mut message: Message, queued: &mut Vec<Message>, readers: bool) {
+    fn deliver(&mut self, mut message: Message, queued: &mut Vec<Arrived>) {
         self.counts.messages_received += 1;
         if self.secured.is_some() {
             message.tls.clone_from(&self.secured);
         }
+        let readers = self.shared.open_readers.load(Ordering::Acquire) > 0;
         let lane = message.lane;
         let cost = message.data.len() as u64 + FRAME_CHARGE;
-        if let Some(reply_to) = message.reply_to
-            && !matches!(self.claim(reply_to, &message), Claim::Unclaimed)
-        {
-            match readers {
-                true => queued.push(message),
-                false => self.engine.consumed(lane, cost),
-            }
-            return;
-        }
-        let Some(handler) = &mut self.handler else { return queued.push(message) };
+        let replied = match message.reply_to {
+            Some(reply_to) => !matches!(self.claim(reply_to, &message), Claim::Unclaimed),
+            None => false,
+        };
+        let handled = !replied && (self.handler.is_some() || self.panicked);
         match readers {
-            true => queued.push(message.clone()),
-            false => self.engine.consumed(lane, cost),
+            true if handled => queued.push(Arrived { message: message.clone(), taken: true }),
+            true => return queued.push(Arrived { message, taken: replied }),
+            false if handled || replied => self.engine.consumed(lane, cost),
+            false => return queued.push(Arrived { message, taken: false }),
         }
-        handler.event(&self.connection, Event::Message(message));
+        if handled {
+            self.handle(Event::Message(message));
+        }
+    }
+
+    /// Calls the handler. One that panics is called no more, and its connection ends as by `abort`; this thread and its
+    /// other connections go on.
+    #[inline]
+    fn handle(&mut self, event: Event) {
+        let Some(handler) = &mut self.handler else { return };
+        let connection = &self.connection;
+        if catch_unwind(AssertUnwindSafe(|| handler.event(connection, event))).is_err() {
+            self.handler_panicked();
+        }
+    }
+
+    #[cold]
+    fn handler_panicked(&mut self) {
+        tracing::error!(peer = ?self.shared.link().peer, "a handler panicked: its connection is aborted");
+        self.panicked = true;
+        let handler = self.handler.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(handler))).is_err() {
+            tracing::error!("and it panicked again when it was dropped");
+        }
+        self.connection.abort();
     }
 
     fn claim(&mut self, reply_to: crate::MessageId, message: &Message) -> Claim {
@@ -172,16 +199,15 @@ impl Core {
     }
 
     /// Hands what `deliver` queued to readers or inbox.
-    fn queue(&mut self, messages: &mut Vec<Message>) {
+    fn queue(&mut self, messages: &mut Vec<Arrived>) {
         if messages.is_empty() {
             return;
         }
-        for message in messages.iter_mut() {
-            *message = self.compact(std::mem::take(message));
+        for arrived in messages.iter_mut() {
+            arrived.message = self.compact(std::mem::take(&mut arrived.message));
         }
-        let handled = self.handler.is_some();
         let inbox = inbox_options(&self.shared.config);
-        let wakers = self.shared.readers().deliver(&self.shared, messages, handled, inbox);
+        let wakers = self.shared.readers().deliver(&self.shared, messages, inbox);
         for wakers in wakers {
             wakers.wake();
         }
@@ -201,7 +227,7 @@ impl Core {
         let progressed = acknowledged != out.acknowledged;
         out.acknowledged = acknowledged;
         let mut writable = false;
-        let mut room = crate::waiter::Wakers::default();
+        let mut room = Wakers::default();
         if out.refused && out.outgoing.has_room() {
             out.refused = false;
             writable = true;
@@ -209,7 +235,7 @@ impl Core {
         }
         let flushed = match progressed && !out.flushed.is_empty() {
             true => out.flushed.take(),
-            false => crate::waiter::Wakers::default(),
+            false => Wakers::default(),
         };
         let all =
             progressed && out.outgoing.is_empty() && acknowledged.reached(&out.outgoing.accepted());
@@ -300,11 +326,10 @@ impl Runtime {
         let now = self.now;
         if let Some(core) = self.cores.get_mut(key) {
             core.shared.hold();
-            let readers = core.shared.readers().any_open();
             while let Some(output) = core.engine.poll_output() {
                 // The usual case by the short way.
                 if let Output::Message(message) = output {
-                    core.deliver(message, &mut queued, readers);
+                    core.deliver(message, &mut queued);
                     continue;
                 }
                 turn = core.output(now, output);
@@ -383,9 +408,7 @@ impl Runtime {
         let transport = core.counts.transport_polled.map(|at| at + TRANSPORT_POLL);
         let next = [core.engine.poll_timeout(), core.deadlines, core.closing, dialing, transport];
         let Some(next) = next.into_iter().flatten().min() else { return };
-        // A timer that is armed for earlier looks again when it fires.
-        if core.armed.is_none_or(|armed| next < armed) {
-            core.armed = Some(next);
+        if core.alarms.set(next) {
             self.arm(next, Timed::Core(key));
         }
     }
@@ -393,13 +416,15 @@ impl Runtime {
     pub(super) fn core_timeout(&mut self, key: CoreKey, at: Instant) {
         let now = self.now;
         let Some(core) = self.cores.get_mut(key) else { return };
-        if core.armed != Some(at) {
+        if !core.alarms.fired(at) {
             return;
         }
-        core.armed = None;
         if core.engine.poll_timeout().is_some_and(|at| at <= now) {
             core.engine.handle_timeout(now);
+            // Its word goes first: the dialing below may give up at the same moment.
+            self.drain(key);
         }
+        let Some(core) = self.cores.get_mut(key) else { return };
         if core.deadlines.is_some_and(|at| at <= now) {
             core.deadlines = core.shared.expire_deadlines(now);
         }
@@ -423,7 +448,8 @@ impl Runtime {
         }
         if asks & ask::ABORT != 0 {
             let unacknowledged = core.engine.abort();
-            return self.end(key, Ended::Closed, unacknowledged);
+            let ended = if core.panicked { Ended::Panicked } else { Ended::Closed };
+            return self.end(key, ended, unacknowledged);
         }
         if asks & ask::CLOSE != 0 {
             let (code, reason) = core.shared.out().close.clone().unwrap_or_default();
@@ -538,7 +564,7 @@ impl Runtime {
         self.abandon_dials(key, &mut core);
         if let Origin::Accepted { listener, session, .. } = &core.origin {
             if let Some(session) = session {
-                listener.endpoint.sessions().remove(session);
+                listener.endpoint.forget(session, &core.shared);
             }
             listener.connections.fetch_sub(1, Ordering::AcqRel);
         }
@@ -565,7 +591,8 @@ impl Core {
     /// One thing that the engine tells, other than a message.
     fn output(&mut self, now: Instant, output: Output) -> Turn {
         match output {
-            Output::Message(_) | Output::Acknowledged | Output::PeerClosing => {}
+            Output::Message(_) | Output::Acknowledged => {}
+            Output::PeerClosing { code, reason } => self.peer_closing(code, reason),
             Output::Established { resumed } => {
                 let connected = self.describe(resumed);
                 if let Origin::Dialed(dialing) = &mut self.origin {
@@ -622,21 +649,45 @@ impl Core {
         Connected { address, local: link.local, peer: link.peer, resumed, tls: link.tls.clone() }
     }
 
-    /// The wire is usable: says so everywhere, and offers a new accepted connection.
+    /// The wire is usable: says so everywhere, and hands a new connection over. Whoever gets it by `connect` or `accept`
+    /// gets it after the event has been told, so that what a later subscriber sees does not depend on chance.
     pub(super) fn establish(&mut self, connected: Connected) {
         self.up = true;
         let first = !std::mem::replace(&mut self.born, true);
-        if let Origin::Accepted { listener, offered, .. } = &mut self.origin
-            && !std::mem::replace(offered, true)
-        {
-            match &listener.factory {
-                Some(factory) => self.handler = Some(factory(&self.connection)),
-                None => listener.offer(self.connection.clone()),
+        let offer = match &mut self.origin {
+            Origin::Accepted { listener, offered, .. } => {
+                (!std::mem::replace(offered, true)).then(|| Arc::clone(listener))
+            }
+            Origin::Dialed(_) => None,
+        };
+        if let Some(factory) = offer.as_ref().and_then(|listener| listener.factory.as_ref()) {
+            match catch_unwind(AssertUnwindSafe(|| factory(&self.connection))) {
+                Ok(handler) => self.handler = Some(handler),
+                Err(_) => self.handler_panicked(),
             }
         }
         tracing::debug!(peer = ?connected.peer, first, resumed = connected.resumed, "connected");
-        self.set_phase(Phase::Connected);
+        self.shared.link().phase = Phase::Connected;
         self.tell(Event::Connected(connected));
+        let wakers = {
+            let mut link = self.shared.link();
+            link.handed_over = true;
+            link.changed.take()
+        };
+        wakers.wake();
+        if let Some(listener) = offer.filter(|listener| listener.factory.is_none()) {
+            listener.offer(self.connection.clone());
+        }
+    }
+
+    /// The peer will take no more messages: whoever wants to send is told so now, not at the end.
+    fn peer_closing(&mut self, code: CloseCode, reason: String) {
+        let wakers = {
+            let mut out = self.shared.out();
+            out.peer_closing = Some(Ended::ByPeer { code: code.0, reason: reason.into() });
+            out.room.take()
+        };
+        wakers.wake();
     }
 
     /// The peer forgot the session.
@@ -649,9 +700,8 @@ impl Core {
             out.flushed.take()
         };
         wakers.wake();
-        for waker in self.shared.requests().fail(&RequestError::Reset, false) {
-            waker.wake();
-        }
+        let failed = self.shared.requests().fail(&RequestError::Reset, false);
+        failed.into_iter().for_each(std::task::Waker::wake);
         self.tell(Event::Reset(unacknowledged));
     }
 
@@ -672,10 +722,10 @@ impl Core {
         wakers.0.wake();
         wakers.1.wake();
         let failed = RequestError::Ended(ended.clone());
-        for waker in self.shared.requests().fail(&failed, true) {
-            waker.wake();
-        }
-        self.shared.readers().end(&RecvError::Ended(ended.clone()));
+        let failed = self.shared.requests().fail(&failed, true);
+        failed.into_iter().for_each(std::task::Waker::wake);
+        let readers = self.shared.readers().end(&RecvError::Ended(ended.clone()));
+        readers.into_iter().for_each(Wakers::wake);
         self.set_phase(Phase::Ended(ended.clone()));
         unacknowledged
     }

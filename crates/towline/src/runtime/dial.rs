@@ -412,10 +412,15 @@ impl Runtime {
         if !core.born {
             return self.never_connected(key, error);
         }
-        core.tell(Event::GaveUp(error.clone()));
-        let Some(core) = self.cores.get_mut(key) else { return };
+        let ended = match core.closing_asked {
+            true => Ended::Closed,
+            false => {
+                core.tell(Event::GaveUp(error.clone()));
+                Ended::Lost(error)
+            }
+        };
         let unacknowledged = core.engine.abort();
-        self.end(key, Ended::Lost(error), unacknowledged);
+        self.end(key, ended, unacknowledged);
     }
 
     /// The wire is lost, or never came to carry messages: dial again.

@@ -192,13 +192,14 @@ impl Runtime {
         if matches!(link.owner, Owner::Lingering) {
             return self.linger_input(key, received);
         }
-        if let Owner::Core(core) = link.owner
+        let owner = match link.owner {
+            Owner::Core(core) => Some(core),
+            _ => None,
+        };
+        if let Some(core) = owner.and_then(|core| self.cores.get_mut(core))
             && let Some(direct) = received.direct
         {
-            let now = self.now;
-            if let Some(core) = self.cores.get_mut(core) {
-                core.engine.handle_direct(now, direct);
-            }
+            core.engine.handle_direct(self.now, direct);
         }
         if received.pooled.is_empty() {
             self.driver.recycle_mut(received.pooled);
@@ -209,6 +210,11 @@ impl Runtime {
             self.link_ended(key);
         } else {
             self.proceed(key);
+        }
+        // What came in may have ended the wire: its connection has been looked into, but not looked after.
+        let kept = self.links.get(key.0).is_some_and(|link| matches!(link.owner, Owner::Core(_)));
+        if let Some(core) = owner.filter(|_| !kept) {
+            self.serve(core);
         }
     }
 
@@ -304,7 +310,13 @@ impl Runtime {
                 self.close_link(key);
                 self.handshake_over(&listener);
             }
-            Owner::Lingering | Owner::Leaving(_) => self.close_link(key),
+            Owner::Leaving(resume) => {
+                self.close_link(key);
+                if let Some(resume) = resume {
+                    self.handshake_over(resume.listener());
+                }
+            }
+            Owner::Lingering => self.close_link(key),
             Owner::Closing => {}
         }
     }

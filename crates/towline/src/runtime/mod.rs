@@ -9,6 +9,7 @@
 //! - [`dial`]: how a connection gets a link; [`accept`]: how a link gets a connection.
 
 mod accept;
+mod alarms;
 mod core;
 mod dial;
 mod link;
@@ -29,7 +30,7 @@ use crate::connection::{Addresses, NO_SLOT, Shared};
 use crate::context::Thread;
 use crate::handler::Handler;
 use crate::listener::ListenerShared;
-use crate::message::Message;
+use crate::reader::Arrived;
 
 use self::accept::{ListenerCore, Resume};
 use self::core::Core;
@@ -77,7 +78,7 @@ enum Timed {
 struct Scratch {
     plaintext: Vec<Bytes>,
     wire: Vec<Bytes>,
-    messages: Vec<Message>,
+    messages: Vec<Arrived>,
     commands: Vec<Command>,
     scheduled: Vec<Arc<Shared>>,
 }
@@ -181,6 +182,7 @@ impl Runtime {
             Command::Resolved { shared, address, result } => {
                 self.resolved(&shared, address, result);
             }
+            Command::Listen { listener, .. } if self.stopping.is_some() => listener.end(),
             Command::Listen { socket, listener } => self.listen(socket, listener),
             Command::Unlisten(listener) => self.unlisten(&listener),
             Command::Relieve(listener) => self.relieve(&listener),
@@ -275,9 +277,13 @@ impl Runtime {
 
     /// A command that came too late.
     fn refuse(&mut self, command: Command) {
-        if let Command::Dial(dial) = command {
-            let key = self.insert_dial(*dial);
-            self.end_stopped(key);
+        match command {
+            Command::Dial(dial) => {
+                let key = self.insert_dial(*dial);
+                self.end_stopped(key);
+            }
+            Command::Listen { listener, .. } => listener.end(),
+            _ => {}
         }
     }
 
