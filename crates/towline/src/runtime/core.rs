@@ -742,10 +742,14 @@ impl Core {
             self.counts.transport_polled = None;
             return;
         }
-        let due = self.counts.transport_polled.is_none_or(|at| now >= at + TRANSPORT_POLL);
-        let Some(link) = self.link.and_then(|link| links.get_mut(link.0)).filter(|_| due) else {
+        let Some(link) = self.link.and_then(|link| links.get_mut(link.0)) else {
+            // Nobody to ask until there is a link again: no alarm may be left for it, least of all one in the past.
+            self.counts.transport_polled = None;
             return;
         };
+        if self.counts.transport_polled.is_some_and(|at| now < at + TRANSPORT_POLL) {
+            return;
+        }
         self.counts.transport_polled = Some(now);
         let Some(socket) = driver.socket(link.socket) else { return };
         if let Some(total) = towline_io::tcp_acknowledged(&socket) {
