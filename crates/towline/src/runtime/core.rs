@@ -258,11 +258,17 @@ impl Core {
     }
 
     fn publish(&self, stats: &mut crate::ConnectionStats) {
-        if let Engine::Session(session) = &self.engine {
-            let session_stats = session.stats();
-            stats.messages_sent = session_stats.messages_enqueued;
-            stats.bytes_resent = session_stats.bytes_resent;
-            stats.round_trip = session.rtt();
+        match &self.engine {
+            Engine::Session(session) => {
+                let session_stats = session.stats();
+                stats.messages_sent = session_stats.messages_enqueued;
+                stats.bytes_resent = session_stats.bytes_resent;
+                stats.round_trip = session.rtt();
+            }
+            Engine::Ftcp { engine, acknowledged } => {
+                stats.messages_sent = *acknowledged + engine.unacknowledged().1 as u64;
+                stats.bytes_resent = engine.stats().bytes_resent;
+            }
         }
         stats.messages_received = self.counts.messages_received;
         stats.bytes_sent = self.counts.bytes_sent;
