@@ -54,7 +54,7 @@ pub(super) struct Link {
 }
 
 /// How long a link may take for its last words.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// How many bytes a peer may still send to a link that only lingers.
 const LINGER_INPUT: u64 = 16 << 20;

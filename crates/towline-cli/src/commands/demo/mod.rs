@@ -339,8 +339,17 @@ fn guarantee(wire: Wire) -> &'static str {
 /// The table and what it shows.
 fn report(rows: &[Row], load: &Load, seed: u64) -> String {
     let head = [
-        "wire", "driver", "bytes", "messages", "cuts", "resent", "repeats", "longest gap", "time",
-        "guarantee", "result",
+        "wire",
+        "driver",
+        "bytes",
+        "messages",
+        "cuts survived",
+        "resent bytes",
+        "repeats",
+        "longest gap",
+        "time",
+        "guarantee",
+        "result",
     ];
     let mut table = vec![head.map(str::to_owned).to_vec()];
     for row in rows {
@@ -365,11 +374,12 @@ fn report(rows: &[Row], load: &Load, seed: u64) -> String {
     let refused: Duration = rows.iter().map(|row| row.refused_for).sum();
     format!(
         "{}\n\
-        A file of {} crossed each wire in numbered messages, on tcp and tls with {} messages coming the other way meanwhile, while the \
-        link below was cut {cuts} times in all by resets and closes at arbitrary bytes and refused connections for {}; a result is good only if \
-        the SHA-256 is the same and every number came in order, once.\n\
-        A session (tcp, tls) sees to that by itself, whereas ftcp has no acknowledgements, so there every message is answered, unanswered ones are \
-        sent again after a cut, and the receiving program drops the repeats by their numbers. (--seed {seed} repeats this run.)",
+        A file of {} crossed each wire in numbered messages, on tcp and tls with {} messages the other way meanwhile, while\n\
+        the link below was cut {cuts} times by resets and closes at arbitrary bytes and refused connections for {} in all;\n\
+        a result is good only if the SHA-256 is the same and every number came in order, once.\n\
+        A session (tcp, tls) sees to that by itself, whereas ftcp has no acknowledgements: there every message is answered,\n\
+        what is unanswered is sent again after a cut, and the receiving program drops repeats by their numbers.\n\n\
+        --seed {seed} repeats this run.",
         text::table(&table),
         show_bytes(load.bytes as f64),
         load.notes,
