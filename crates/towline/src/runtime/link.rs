@@ -307,7 +307,11 @@ impl Runtime {
             }
             Owner::Accepting { listener, .. } => {
                 tracing::debug!(%error, "a peer failed in its handshake");
-                self.close_link(key);
+                match error {
+                    // TLS has an alert to send, which tells the peer why.
+                    WireError::Tls(_) => self.linger(key),
+                    _ => self.close_link(key),
+                }
                 self.handshake_over(&listener);
             }
             Owner::Leaving(resume) => {
