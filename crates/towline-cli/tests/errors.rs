@@ -116,19 +116,22 @@ fn a_key_of_another_certificate_is_refused() {
     let directory = Directory::new("wrong-key");
     let (cert, _, _) = directory.certificate("a", &["localhost"]);
     let (_, key, _) = directory.certificate("b", &["localhost"]);
-    run(&["listen", "tls://127.0.0.1:0", "--cert", &cert, "--key", &key])
-        .expect(2)
-        .says(&["does not belong", "a.crt", "b.key"]);
+    run(&["listen", "tls://127.0.0.1:0", "--cert", &cert, "--key", &key]).expect(2).says(&[
+        "does not belong",
+        "a.crt",
+        "b.key",
+    ]);
 }
 
 #[test]
 fn a_message_beyond_the_wire_s_limit_is_refused() {
     let server = Server::start(&["listen"], "ftcp", &["--sink"]);
     let line = "x".repeat(65_520);
-    server
-        .client(&["connect"], &["--stdin"], line.as_bytes())
-        .expect(1)
-        .says(&["65520 bytes", "65519", "fixed by ftcp"]);
+    server.client(&["connect"], &["--stdin"], line.as_bytes()).expect(1).says(&[
+        "65520 bytes",
+        "65519",
+        "fixed by ftcp",
+    ]);
 }
 
 #[test]

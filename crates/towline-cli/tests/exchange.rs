@@ -8,7 +8,8 @@ use common::{Directory, Running, Server, WIRES, run};
 fn a_request_is_answered_on_every_wire() {
     for wire in WIRES {
         let server = Server::start(&["listen"], wire, &["--echo"]);
-        let reply = server.client(&["connect"], &["--message", "hello", "--request"], b"").expect(0);
+        let reply =
+            server.client(&["connect"], &["--message", "hello", "--request"], b"").expect(0);
         assert_eq!((reply.stdout.as_str(), reply.stderr.as_str()), ("hello\n", ""), "{wire}");
     }
 }
@@ -107,9 +108,11 @@ fn a_certificate_is_trusted_by_ca_by_pin_or_not_at_all() {
 
         connect(&["--pin", &wrong_pin]).expect(1).says(&[&pin, "pin the new one", "--pin"]);
         connect(&["--ca", &other]).expect(1).says(&["not trusted", &pin, "--ca FILE"]);
-        connect(&["--ca", &cert, "--server-name", "elsewhere.example"])
-            .expect(1)
-            .says(&["elsewhere.example", "localhost", "--server-name"]);
+        connect(&["--ca", &cert, "--server-name", "elsewhere.example"]).expect(1).says(&[
+            "elsewhere.example",
+            "localhost",
+            "--server-name",
+        ]);
         connect(&["--ca", &directory.file("none")]).expect(2).says(&["none"]);
     }
 }
@@ -119,8 +122,17 @@ fn a_listener_may_require_client_certificates() {
     let directory = Directory::new("client-auth");
     let (cert, key, pin) = directory.certificate("server", &["127.0.0.1"]);
     let (client_cert, client_key, _) = directory.certificate("client", &["client.example"]);
-    let options =
-        ["--echo", "--cert", &cert, "--key", &key, "--client-auth", "required", "--ca", &client_cert];
+    let options = [
+        "--echo",
+        "--cert",
+        &cert,
+        "--key",
+        &key,
+        "--client-auth",
+        "required",
+        "--ca",
+        &client_cert,
+    ];
     let server = Server::start(&["listen"], "tls", &options);
     let connect = |options: &[&str]| {
         let options = [&["--message", "x", "--request", "--pin", &pin], options].concat();

@@ -438,8 +438,11 @@ impl Runtime {
             let unacknowledged = core.engine.abort();
             return self.end(key, Ended::Closed, unacknowledged);
         }
+        core.poll_transport(now, &self.driver, &mut self.links);
         self.poll_dialing(key);
         self.serve(key);
+        // The transport may have everything now, which is what an ordered close without a session waits for.
+        self.check_drained(key);
     }
 
     /// Does what application threads asked for.

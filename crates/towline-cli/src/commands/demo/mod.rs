@@ -123,7 +123,9 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
         .collect();
     match failed.is_empty() {
         true => Ok(()),
-        false => Err(Failure::Failed(format!("{}; repeat it with --seed {seed}", failed.join("; ")))),
+        false => {
+            Err(Failure::Failed(format!("{}; repeat it with --seed {seed}", failed.join("; "))))
+        }
     }
 }
 
