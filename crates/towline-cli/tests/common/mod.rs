@@ -1,5 +1,5 @@
 //! Runs the real command.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, unused_imports, reason = "each test file uses a part")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -7,12 +7,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
-pub use rustix::process::Signal;
+pub(crate) use rustix::process::Signal;
 
 /// After this the command under test is taken for stuck.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub fn command(arguments: &[&str]) -> Command {
+pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_towline"));
     command.args(arguments).env_remove("RUST_LOG").env("NO_COLOR", "1");
     command
@@ -20,22 +20,22 @@ pub fn command(arguments: &[&str]) -> Command {
 
 /// What a finished command left.
 #[derive(Debug)]
-pub struct Finished {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Finished {
     #[track_caller]
-    pub fn expect(self, code: i32) -> Finished {
+    pub(crate) fn expect(self, code: i32) -> Finished {
         assert_eq!(self.code, Some(code), "{self:#?}");
         self
     }
 
     /// Standard error is one line that holds each of these.
     #[track_caller]
-    pub fn says(self, parts: &[&str]) -> Finished {
+    pub(crate) fn says(self, parts: &[&str]) -> Finished {
         assert_eq!(self.stderr.lines().count(), 1, "{self:#?}");
         for part in parts {
             assert!(self.stderr.contains(part), "`{part}` is missing: {self:#?}");
@@ -45,25 +45,25 @@ impl Finished {
 }
 
 /// Runs the command to its end.
-pub fn run(arguments: &[&str]) -> Finished {
+pub(crate) fn run(arguments: &[&str]) -> Finished {
     run_with(arguments, b"")
 }
 
 /// Runs the command to its end with this on its standard input.
-pub fn run_with(arguments: &[&str], input: &[u8]) -> Finished {
+pub(crate) fn run_with(arguments: &[&str], input: &[u8]) -> Finished {
     let mut running = Running::start_with(arguments, Some(input.to_vec()));
     running.finish()
 }
 
 /// A command that runs; killed when dropped.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
-    pub out: Lines,
-    pub err: Lines,
+    pub(crate) out: Lines,
+    pub(crate) err: Lines,
 }
 
 /// The lines of one of its outputs.
-pub struct Lines {
+pub(crate) struct Lines {
     lines: Receiver<String>,
     seen: String,
 }
@@ -86,7 +86,7 @@ impl Lines {
 
     /// The first line from now on that holds `part`.
     #[track_caller]
-    pub fn wait_for(&mut self, part: &str) -> String {
+    pub(crate) fn wait_for(&mut self, part: &str) -> String {
         let until = Instant::now() + PATIENCE;
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -114,12 +114,12 @@ impl Lines {
 }
 
 impl Running {
-    pub fn start(arguments: &[&str]) -> Running {
+    pub(crate) fn start(arguments: &[&str]) -> Running {
         Running::start_with(arguments, None)
     }
 
     /// With `None` its standard input stays open.
-    pub fn start_with(arguments: &[&str], input: Option<Vec<u8>>) -> Running {
+    pub(crate) fn start_with(arguments: &[&str], input: Option<Vec<u8>>) -> Running {
         let mut child = command(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -136,20 +136,20 @@ impl Running {
         Running { child, out, err }
     }
 
-    pub fn write(&mut self, line: &str) {
+    pub(crate) fn write(&mut self, line: &str) {
         let stdin = self.child.stdin.as_mut().unwrap();
         stdin.write_all(line.as_bytes()).unwrap();
         stdin.flush().unwrap();
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal)
             .unwrap();
     }
 
     /// Waits for its end.
     #[track_caller]
-    pub fn finish(&mut self) -> Finished {
+    pub(crate) fn finish(&mut self) -> Finished {
         let pid = rustix::process::Pid::from_child(&self.child);
         let (done, watch) = mpsc::channel::<()>();
         let watchdog = std::thread::spawn(move || {
@@ -183,17 +183,17 @@ impl Drop for Running {
 }
 
 /// A listener and how to reach it.
-pub struct Server {
-    pub running: Running,
-    pub url: String,
+pub(crate) struct Server {
+    pub(crate) running: Running,
+    pub(crate) url: String,
     /// `--pin` and the pin, on encrypted wires with a temporary certificate.
-    pub trust: Vec<String>,
+    pub(crate) trust: Vec<String>,
 }
 
 impl Server {
     /// `towline SUBCOMMAND... URL --announce OPTIONS...`
     #[track_caller]
-    pub fn start(sub_command: &[&str], wire: &str, options: &[&str]) -> Server {
+    pub(crate) fn start(sub_command: &[&str], wire: &str, options: &[&str]) -> Server {
         let url = format!("{wire}://127.0.0.1:0");
         let arguments = [sub_command, &[&url, "--announce"], options].concat();
         let mut running = Running::start(&arguments);
@@ -210,11 +210,15 @@ impl Server {
     }
 
     /// Runs `towline SUBCOMMAND... URL --pin ... OPTIONS...` against it.
-    pub fn client(&self, sub_command: &[&str], options: &[&str], input: &[u8]) -> Finished {
+    pub(crate) fn client(&self, sub_command: &[&str], options: &[&str], input: &[u8]) -> Finished {
         run_with(&self.arguments(sub_command, options), input)
     }
 
-    pub fn arguments<'a>(&'a self, sub_command: &[&'a str], options: &[&'a str]) -> Vec<&'a str> {
+    pub(crate) fn arguments<'a>(
+        &'a self,
+        sub_command: &[&'a str],
+        options: &[&'a str],
+    ) -> Vec<&'a str> {
         let trust = self.trust.iter().map(String::as_str);
         sub_command
             .iter()
@@ -227,22 +231,22 @@ impl Server {
 }
 
 /// A directory that goes away with the test.
-pub struct Directory(PathBuf);
+pub(crate) struct Directory(PathBuf);
 
 impl Directory {
-    pub fn new(name: &str) -> Directory {
+    pub(crate) fn new(name: &str) -> Directory {
         let path =
             Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Directory(path)
     }
 
-    pub fn file(&self, name: &str) -> String {
+    pub(crate) fn file(&self, name: &str) -> String {
         self.0.join(name).to_str().unwrap().to_owned()
     }
 
     /// A certificate and its key, and the pin.
-    pub fn certificate(&self, name: &str, names: &[&str]) -> (String, String, String) {
+    pub(crate) fn certificate(&self, name: &str, names: &[&str]) -> (String, String, String) {
         let (cert, key) = (self.file(&format!("{name}.crt")), self.file(&format!("{name}.key")));
         let mut arguments = vec!["cert", "-q", "--out-cert", &cert, "--out-key", &key];
         for name in names {
@@ -259,4 +263,4 @@ impl Drop for Directory {
     }
 }
 
-pub const WIRES: [&str; 4] = ["tcp", "tls", "ftcp", "ftcps"];
+pub(crate) const WIRES: [&str; 4] = ["tcp", "tls", "ftcp", "ftcps"];
