@@ -54,7 +54,7 @@ pub(super) struct Link {
 }
 
 /// How long a link may take for its last words.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// How many bytes a peer may still send to a link that only lingers.
 const LINGER_INPUT: u64 = 16 << 20;
@@ -307,7 +307,11 @@ impl Runtime {
             }
             Owner::Accepting { listener, .. } => {
                 tracing::debug!(%error, "a peer failed in its handshake");
-                self.close_link(key);
+                match error {
+                    // TLS has an alert to send, which tells the peer why.
+                    WireError::Tls(_) => self.linger(key),
+                    _ => self.close_link(key),
+                }
                 self.handshake_over(&listener);
             }
             Owner::Leaving(resume) => {

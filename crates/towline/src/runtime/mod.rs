@@ -19,7 +19,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use slab::Slab;
@@ -248,7 +248,8 @@ impl Runtime {
             self.unlisten(&listener);
         }
         let keys: Vec<CoreKey> = self.cores.iter().map(|(key, _)| key).collect();
-        let mut longest = Duration::ZERO;
+        // Connections that ended just now may still have their last words on the way, without which their peers wait.
+        let mut longest = link::LINGER;
         for key in keys {
             if let Some(core) = self.cores.get(key) {
                 longest = longest.max(core.shared.config.0.plain.close_timeout);
