@@ -14,6 +14,9 @@ fn driver(side: Side, spin: std::time::Duration) -> Driver {
     let kind = if side == Side::DriverEpoll { DriverChoice::Epoll } else { DriverChoice::IoUring };
     let mut config = DriverConfig::new(kind);
     config.spin = spin;
+    if let Some(buffers) = crate::option("--buffers") {
+        config.recv_buffers = buffers.parse().expect("a number");
+    }
     Driver::new(&config).expect("driver")
 }
 

@@ -8,6 +8,7 @@
 //!     cargo run --release -- --rounds 9 --ms 400 --only ping1,bulk64k
 //!     cargo run --release -- --same-core       both threads on one core: the cost in instructions, no wake-up across
 //!     cargo run --release -- --spin-us 50      the drivers look for so long before they sleep
+//!     cargo run --release -- --buffers 8       receive buffers of the drivers
 //!     cargo run --release -- --side driver/epoll --only ping1      one contestant, for `perf stat` and `strace -c`
 
 mod driver;
@@ -156,7 +157,7 @@ fn measure_source(side: Side, work: Work, time: Duration, spin: Duration) -> f64
     rate
 }
 
-fn option(name: &str) -> Option<String> {
+pub fn option(name: &str) -> Option<String> {
     let mut args = std::env::args().skip_while(|arg| arg != name);
     args.next()?;
     args.next()

@@ -40,6 +40,7 @@ pub(crate) struct Entry {
 
 /// What kind of socket it is. Only streams are many, so the others are boxed.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant)]
 pub(crate) enum Body {
     Stream(Stream),
     Listener(Box<Listener>),
@@ -143,6 +144,8 @@ pub(crate) struct Recv {
     pub(crate) submitted: bool,
     /// It was asked to be cancelled while the kernel had it (io_uring).
     pub(crate) cancel: bool,
+    /// A buffer that the kernel fills at once or not at all (io_uring).
+    pub(crate) hot: Option<BytesMut>,
     /// What the kernel fills (io_uring, receives with a direct buffer).
     pub(crate) frame: Option<Box<RecvFrame>>,
 }

@@ -11,3 +11,5 @@ pub mod session;
 #[cfg(feature = "tls")]
 pub mod tls;
 pub mod varint;
+#[cfg(feature = "websocket")]
+pub mod websocket;

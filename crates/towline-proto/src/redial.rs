@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// How many addresses are used; those beyond are not dialled.
 pub const MAX_ADDRESSES: usize = 64;
 
+/// No dial takes longer.
+const LONGEST_DIAL: Duration = Duration::from_secs(86_400);
+
 /// How to redial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -22,7 +25,7 @@ pub struct Policy {
     pub window: Duration,
     /// What an address is given before the next one is dialled beside it. Default 250 ms.
     pub head_start: Duration,
-    /// How long one dial may take, until the session is established. Default 10 s.
+    /// How long one dial may take, until the session is established. Default 10 s, at most a day.
     pub dial_timeout: Duration,
     /// A wire that lived shorter than this does not reset the back-off. Default 1 s.
     pub stable: Duration,
@@ -152,7 +155,7 @@ impl Redial {
         let next = now.checked_add(self.policy.head_start).filter(|_| self.dialled < count);
         self.state = next.map_or(State::Dialled, State::Next);
         if let Some(slot) = self.dials.get_mut(address) {
-            *slot = now.checked_add(self.policy.dial_timeout);
+            *slot = Some(now + self.policy.dial_timeout.min(LONGEST_DIAL));
         }
         Some(Action::Dial { address, attempt: self.attempt })
     }
@@ -176,6 +179,7 @@ impl Redial {
         match self.state {
             // The next one need not wait for its turn.
             State::Next(_) => self.state = State::Next(now),
+            State::Dialled if self.dialled < self.dials.len() => self.state = State::Next(now),
             State::Dialled if self.dials.iter().all(Option::is_none) => {
                 self.state = self.back_off(now)
             }
@@ -339,6 +343,27 @@ mod tests {
         assert_eq!((redial.poll(now), redial.poll_timeout()), (None, None));
         redial.start(now);
         assert!(redial.poll_timeout().is_some(), "it can begin again");
+    }
+
+    #[test]
+    fn durations_without_end_never_come() {
+        let forever = Duration::MAX;
+        let policy = Policy {
+            window: forever,
+            head_start: forever,
+            dial_timeout: forever,
+            cap: forever,
+            ..Policy::default()
+        };
+        let mut now = Instant::now();
+        let mut redial = Redial::new(policy, 2, 1);
+        redial.start(now);
+        for round in 0..40 {
+            assert_eq!(next(&mut redial, &mut now), dial(0, round * 2 + 1));
+            redial.handle_failed(now, 0);
+            assert_eq!(redial.poll(now), dial(1, round * 2 + 2), "a failure brings the next");
+            redial.handle_failed(now, 1);
+        }
     }
 
     #[test]

@@ -259,7 +259,7 @@ impl Engine {
             Engine::Ftcp { engine, acknowledged } => Some(match engine.poll_event()? {
                 frame::Event::Message(message) => Output::Message(from_frame(message)),
                 frame::Event::Acknowledged { messages, .. } => {
-                    *acknowledged += messages;
+                    *acknowledged += messages as u64;
                     Output::Acknowledged
                 }
                 frame::Event::WireFailed(error) => Output::FormatBroken(error),

@@ -274,8 +274,15 @@ impl Driver {
         if stream.recv_over {
             return Err(IssueError::Closing);
         }
-        stream.recv =
-            Some(Recv { serial, direct, want, submitted: false, cancel: false, frame: None });
+        stream.recv = Some(Recv {
+            serial,
+            direct,
+            want,
+            submitted: false,
+            cancel: false,
+            hot: None,
+            frame: None,
+        });
         entry.serial = serial;
         self.core.touch(id);
         Ok(op)

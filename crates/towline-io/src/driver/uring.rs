@@ -237,6 +237,18 @@ impl Uring {
         recv.submitted = true;
         let ioprio = if poll_first { RECV_POLL_FIRST } else { 0 };
         let Some(direct) = &mut recv.direct else {
+            if !poll_first {
+                // There is more to read: into the buffer that was used last, which is still in the cache. The ring of
+                // buffers goes round through all of them.
+                let hot = recv.hot.insert(pool.take());
+                let room = hot.spare_capacity_mut();
+                let length = room.len().min(u32::MAX as usize) as u32;
+                let sqe = opcode::Recv::new(fd, room.as_mut_ptr().cast(), length)
+                    .flags(libc::MSG_DONTWAIT)
+                    .build();
+                self.push_op(core, id, KernelOp::Recv, sqe);
+                return;
+            }
             let sqe = opcode::Recv::new(fd, std::ptr::null_mut(), 0)
                 .buf_group(STREAM_GROUP)
                 .ioprio(ioprio)
@@ -400,13 +412,35 @@ impl Uring {
         let Some(stream) = entry.stream() else { return };
         let Some(mut recv) = stream.recv.take() else { return };
         recv.submitted = false;
-        if result == -libc::ENOBUFS && !closing && !recv.cancel {
+        let mut result = result;
+        let mut selected = selected;
+        if let Some(mut hot) = recv.hot.take() {
+            if let Ok(length @ 1..) = usize::try_from(result) {
+                // SAFETY: the kernel has initialised `length` bytes of the room that it was offered.
+                unsafe { hot.set_len(length) };
+                selected = Some(hot);
+            } else {
+                pool.put(hot);
+            }
+            if result == -libc::EAGAIN {
+                if !closing && !recv.cancel {
+                    stream.readable = false;
+                    stream.recv = Some(recv);
+                    return;
+                }
+                result = -libc::ECANCELED;
+            }
+        }
+        if result == -libc::ENOBUFS {
             // More sockets received at once than there are buffers; those are replaced by now.
-            stream.recv = Some(recv);
-            return;
+            if !closing && !recv.cancel {
+                stream.recv = Some(recv);
+                return;
+            }
+            result = -libc::ECANCELED;
         }
         let drained = !cqueue::sock_nonempty(flags);
-        stream.readable = !drained || result <= 0;
+        stream.readable = !drained || result == 0;
         let frame = recv.frame.take();
         let mut direct = recv.direct.take();
         let mut direct_len = 0;
@@ -612,7 +646,11 @@ impl Uring {
 const RECV_POLL_FIRST: u16 = 1;
 
 impl System for Uring {
-    fn register(&mut self, _core: &mut Core, _id: SocketId) -> io::Result<()> {
+    fn register(&mut self, core: &mut Core, id: SocketId) -> io::Result<()> {
+        if let Some(stream) = core.entry(id).and_then(Entry::stream) {
+            // Nothing is known to be there: the first receive waits for it.
+            stream.readable = false;
+        }
         Ok(())
     }
 

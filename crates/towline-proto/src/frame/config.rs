@@ -51,3 +51,40 @@ impl Default for Config {
         }
     }
 }
+
+impl Config {
+    /// Checks every field against its limits.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the field.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if self.queue_messages == 0 {
+            return Err(ConfigError::EmptyQueue { field: "queue_messages" });
+        }
+        if self.queue_bytes == 0 {
+            return Err(ConfigError::EmptyQueue { field: "queue_bytes" });
+        }
+        if self.max_payload > MAX_PAYLOAD {
+            return Err(ConfigError::PayloadTooLarge { value: self.max_payload });
+        }
+        Ok(())
+    }
+}
+
+/// A field of [`Config`] that is out of its range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A queue that could hold nothing.
+    #[error("`{field}` is 0, so nothing could be sent: set it to 1 or more")]
+    EmptyQueue {
+        /// The field.
+        field: &'static str,
+    },
+    /// A payload that a frame cannot hold.
+    #[error("`max_payload` is {value}, and a frame holds at most {MAX_PAYLOAD} bytes")]
+    PayloadTooLarge {
+        /// What was set.
+        value: usize,
+    },
+}

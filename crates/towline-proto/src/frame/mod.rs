@@ -30,11 +30,15 @@
 mod config;
 mod decoder;
 mod engine;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod log;
 mod outgoing;
+#[cfg(test)]
+mod tests;
 mod wire;
 
-pub use config::{Config, Resend};
+pub use config::{Config, ConfigError, Resend};
 pub use decoder::Decoder;
 pub use engine::{Engine, Event, Stats};
 pub use outgoing::{Outgoing, Payload, SendError};

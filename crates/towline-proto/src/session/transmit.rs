@@ -106,7 +106,7 @@ impl Session {
     /// S5.5: whether it is worth to acknowledge along with data: always when little is going on, now and then when
     /// much is.
     fn ack_rides(&self) -> bool {
-        self.now >= self.acked_at + self.config.ack_delay / 2
+        self.now.saturating_duration_since(self.acked_at) >= self.config.ack_delay / 2
             || self.incoming.iter().flatten().any(|lane| lane.received - lane.acknowledged >= RIDE)
     }
 

@@ -1,6 +1,7 @@
 //! Everything that can go wrong with TLS, each with what to do about it.
 
 use super::{Pin, Version};
+use rustls::{AlertDescription, CertificateError};
 use std::{io, path::PathBuf, sync::Arc};
 
 /// Why a configuration was refused or a connection failed. Cheap to clone.
@@ -210,4 +211,135 @@ pub enum Error {
         /// The provider's words.
         reason: String,
     },
+}
+
+pub(super) fn failed(reason: impl Into<String>) -> Error {
+    Error::Failed { reason: reason.into() }
+}
+
+pub(super) fn misbehaved(reason: impl Into<String>) -> Error {
+    Error::PeerMisbehaved { reason: reason.into() }
+}
+
+/// The alert that tells the peer (RFC 8446 section 6.2), for errors found behind the handshake.
+pub(super) fn alert_for(error: &Error) -> Option<AlertDescription> {
+    match error {
+        Error::BadRecord => Some(AlertDescription::BadRecordMac),
+        Error::PeerMisbehaved { .. } => Some(AlertDescription::UnexpectedMessage),
+        Error::HandshakeTooLarge { .. } => Some(AlertDescription::DecodeError),
+        Error::Failed { .. } => Some(AlertDescription::InternalError),
+        _ => None,
+    }
+}
+
+pub(super) fn alert_received(description: AlertDescription) -> Error {
+    match description {
+        AlertDescription::CertificateRequired => Error::ClientCertificateRequired,
+        AlertDescription::NoApplicationProtocol => Error::AlpnMismatch { offered: Vec::new() },
+        _ => Error::AlertReceived { description: alert_name(description), hint: hint(description) },
+    }
+}
+
+fn alert_name(description: AlertDescription) -> String {
+    match description.as_str() {
+        Some(name) => name.to_owned(),
+        None => format!("number {}", u8::from(description)),
+    }
+}
+
+fn hint(description: AlertDescription) -> &'static str {
+    match description {
+        AlertDescription::UnknownCA
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::BadCertificate => {
+            ": it does not trust this side's certificate; have it trust the CA or the pin, or present another certificate"
+        }
+        AlertDescription::CertificateExpired => ": this side's certificate has expired; renew it",
+        AlertDescription::UnsupportedCertificate => {
+            ": this side's certificate is of a kind that it does not take"
+        }
+        AlertDescription::ProtocolVersion => ": it has no TLS version in common with this side",
+        AlertDescription::HandshakeFailure => ": it found no parameters in common with this side",
+        AlertDescription::UnrecognisedName => ": it does not know the server name",
+        AlertDescription::BadRecordMac => ": the stream was damaged on its way",
+        _ => "",
+    }
+}
+
+/// For errors outside the handshake, where nothing about the configuration explains them.
+pub(super) fn from_records(error: &rustls::Error) -> Error {
+    match error {
+        rustls::Error::DecryptError => Error::BadRecord,
+        rustls::Error::AlertReceived(description) => alert_received(*description),
+        rustls::Error::PeerMisbehaved(reason) => misbehaved(format!("{reason:?}")),
+        rustls::Error::InvalidMessage(reason) => {
+            misbehaved(format!("malformed message, {reason:?}"))
+        }
+        rustls::Error::PeerSentOversizedRecord => misbehaved("it sent a record over the limit"),
+        error => failed(error.to_string()),
+    }
+}
+
+/// What a connection knows to explain an error by.
+pub(super) struct Context {
+    alpn: Vec<String>,
+    lowest: Version,
+    server_name: Option<String>,
+}
+
+impl Context {
+    pub(super) fn new(alpn: &[Vec<u8>], legacy_tls12: bool, server_name: Option<&str>) -> Self {
+        Self {
+            alpn: alpn.iter().map(|name| name.escape_ascii().to_string()).collect(),
+            lowest: if legacy_tls12 { Version::Tls12 } else { Version::Tls13 },
+            server_name: server_name.map(str::to_owned),
+        }
+    }
+
+    pub(super) fn no_alpn(&self) -> Error {
+        Error::AlpnMismatch { offered: self.alpn.clone() }
+    }
+
+    pub(super) fn explain(&self, error: rustls::Error) -> Error {
+        use rustls::{Error as Tls, PeerIncompatible};
+        match error {
+            Tls::InvalidCertificate(error) => self.explain_certificate(error),
+            Tls::NoCertificatesPresented => Error::NoClientCertificate,
+            Tls::NoApplicationProtocol
+            | Tls::AlertReceived(AlertDescription::NoApplicationProtocol) => self.no_alpn(),
+            Tls::AlertReceived(AlertDescription::ProtocolVersion)
+            | Tls::PeerIncompatible(
+                PeerIncompatible::ServerDoesNotSupportTls12Or13
+                | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+                | PeerIncompatible::SupportedVersionsExtensionRequired
+                | PeerIncompatible::Tls12NotOffered
+                | PeerIncompatible::Tls12NotOfferedOrEnabled,
+            ) => Error::VersionMismatch { lowest: self.lowest },
+            Tls::PeerIncompatible(reason) => misbehaved(format!("nothing in common, {reason:?}")),
+            error => from_records(&error),
+        }
+    }
+
+    fn explain_certificate(&self, error: CertificateError) -> Error {
+        let name = || self.server_name.clone().unwrap_or_default();
+        match error {
+            CertificateError::Other(other) => match other.0.downcast_ref::<Error>() {
+                Some(error) => error.clone(),
+                None => failed(format!("the peer's certificate was refused: {other}")),
+            },
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                Error::Expired { not_yet: false }
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                Error::Expired { not_yet: true }
+            }
+            CertificateError::NotValidForName => {
+                Error::WrongName { name: name(), presented: Vec::new() }
+            }
+            CertificateError::NotValidForNameContext { presented, .. } => {
+                Error::WrongName { name: name(), presented }
+            }
+            error => failed(format!("the peer's certificate was refused: {error}")),
+        }
+    }
 }

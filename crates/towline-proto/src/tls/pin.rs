@@ -92,16 +92,15 @@ impl FromStr for Pin {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let trimmed = text.trim();
-        let digits = match trimmed.get(..6) {
-            Some(prefix) if prefix.eq_ignore_ascii_case("sha256") => {
-                trimmed.get(6..).unwrap_or_default().trim_start_matches([':', '/', '='])
-            }
-            _ => trimmed,
+        let parse = |digits| parse_hex(digits).or_else(|| parse_base64(digits));
+        let hash = match trimmed.split_at_checked(6) {
+            // A hash in base64 may itself begin with a slash, so the length decides which slashes belong to it.
+            Some((prefix, rest)) if prefix.eq_ignore_ascii_case("sha256") => [":", "//", "/"]
+                .iter()
+                .find_map(|separator| rest.strip_prefix(separator).and_then(parse)),
+            _ => parse(trimmed),
         };
-        parse_hex(digits)
-            .or_else(|| parse_base64(digits))
-            .map(Self)
-            .ok_or_else(|| Error::BadPin { text: text.to_owned() })
+        hash.map(Self).ok_or_else(|| Error::BadPin { text: text.to_owned() })
     }
 }
 

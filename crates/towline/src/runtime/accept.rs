@@ -157,7 +157,10 @@ impl Runtime {
         let tls = &listener.endpoint.config.0.tls;
         let stream = tls.server.as_ref().map(towline_proto::tls::Stream::server);
         match (self.links.get_mut(key.0), stream) {
-            (Some(link), Some(Ok(stream))) => {
+            (Some(link), Some(Ok(mut stream))) => {
+                if !listener.wire.has_session() {
+                    stream.track_acked();
+                }
                 link.tls = Some(Box::new(stream));
                 self.receive(key, None);
             }

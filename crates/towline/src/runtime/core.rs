@@ -252,15 +252,17 @@ impl Core {
         all || writable
     }
 
+    /// After writing: `true` when that made room for somebody who was told about it.
+    fn note_transmitted(&mut self, now: Instant) -> bool {
+        self.engine.is_ftcp() && self.shared.out().refused && self.exchange(now)
+    }
+
     fn publish(&self, stats: &mut crate::ConnectionStats) {
         if let Engine::Session(session) = &self.engine {
             let session_stats = session.stats();
             stats.messages_sent = session_stats.messages_enqueued;
             stats.bytes_resent = session_stats.bytes_resent;
             stats.round_trip = session.rtt();
-        } else if let Engine::Ftcp { engine, .. } = &self.engine {
-            let frame_stats = engine.stats();
-            stats.messages_sent = frame_stats.messages_received;
         }
         stats.messages_received = self.counts.messages_received;
         stats.bytes_sent = self.counts.bytes_sent;
@@ -306,6 +308,9 @@ impl Runtime {
                 self.asked(key, asks);
             }
             self.transmit(key);
+            // What the transport took is no longer in the queue of a wire that has no acknowledgements of its own.
+            let told =
+                told || self.cores.get_mut(key).is_some_and(|core| core.note_transmitted(now));
             if !told {
                 break;
             }
@@ -395,7 +400,7 @@ impl Runtime {
     fn rearm(&mut self, key: CoreKey) {
         let now = self.now;
         let Some(core) = self.cores.get_mut(key) else { return };
-        core.poll_transport(now, &self.driver, &self.links);
+        core.poll_transport(now, &self.driver, &mut self.links);
         let dialing = match &core.origin {
             Origin::Dialed(dialing) => dialing.poll_timeout(),
             Origin::Accepted { .. } => None,
@@ -486,7 +491,7 @@ impl Runtime {
         if let Some(core) = self.cores.get_mut(key) {
             // What arrived before the end counts, and so does what TCP has acknowledged until now.
             core.counts.transport_polled = None;
-            core.poll_transport(now, &self.driver, &self.links);
+            core.poll_transport(now, &self.driver, &mut self.links);
             core.link = None;
             core.engine.handle_lost(now);
         }
@@ -730,7 +735,7 @@ impl Core {
         &mut self,
         now: Instant,
         driver: &towline_io::Driver,
-        links: &slab::Slab<super::link::Link>,
+        links: &mut slab::Slab<super::link::Link>,
     ) {
         let Engine::Ftcp { engine, .. } = &mut self.engine else { return };
         if engine.unacknowledged().1 == 0 {
@@ -738,13 +743,13 @@ impl Core {
             return;
         }
         let due = self.counts.transport_polled.is_none_or(|at| now >= at + TRANSPORT_POLL);
-        let Some(link) = self.link.and_then(|link| links.get(link.0)).filter(|_| due) else {
+        let Some(link) = self.link.and_then(|link| links.get_mut(link.0)).filter(|_| due) else {
             return;
         };
         self.counts.transport_polled = Some(now);
         let Some(socket) = driver.socket(link.socket) else { return };
         if let Some(total) = towline_io::tcp_acknowledged(&socket) {
-            engine.handle_transport_acked(now, total);
+            engine.handle_transport_acked(now, link.plaintext_acked(total));
         }
     }
 }

@@ -288,8 +288,11 @@ impl Runtime {
         }
         let config = core.shared.config.tls_client().map_err(WireError::Tls)?;
         let name = core.shared.config.0.plain.server_name.as_deref().unwrap_or(address.host());
-        let tls = towline_proto::tls::Stream::client(config, name)
+        let mut tls = towline_proto::tls::Stream::client(config, name)
             .map_err(|error| WireError::Tls(Arc::new(error)))?;
+        if core.engine.is_ftcp() {
+            tls.track_acked();
+        }
         if let Some(link) = self.links.get_mut(key.0) {
             link.tls = Some(Box::new(tls));
         }

@@ -134,6 +134,15 @@ impl Link {
         WireError::End
     }
 
+    /// How many plain bytes the peer's TCP has acknowledged when it has acknowledged this many of what was sent.
+    pub(super) fn plaintext_acked(&mut self, acknowledged: u64) -> u64 {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &mut self.tls {
+            return tls.plaintext_acked(acknowledged);
+        }
+        acknowledged
+    }
+
     fn wants_write(&self) -> bool {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {

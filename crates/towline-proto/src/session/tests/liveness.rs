@@ -64,6 +64,28 @@ fn without_keep_alive_nothing_is_asked() {
 }
 
 #[test]
+fn durations_without_end_never_come() {
+    let forever = Duration::MAX;
+    let mut world = World::connected(Config {
+        ack_delay: forever,
+        keep_alive: Some(forever),
+        ping_timeout: forever,
+        handshake_timeout: forever,
+        redial_window: forever,
+        close_timeout: forever,
+        ..small()
+    });
+    world.send(End::Client, 100);
+    world.send(End::Server, 100);
+    world.drive();
+    assert_eq!(world.ledger.pending(End::Client) + world.ledger.pending(End::Server), 0);
+    assert_eq!(world.client.session().poll_timeout(), None);
+    world.cut(0, 0);
+    world.drive();
+    assert_eq!(world.client.session().poll_timeout(), None);
+}
+
+#[test]
 fn a_server_that_does_not_answer_the_greeting_is_left() {
     let mut world = World::new(small());
     world.dial();

@@ -1,0 +1,93 @@
+//! The command line: the sub-commands and what they share.
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::commands::{cert, connect, demo, listen, perf};
+
+/// Messages over connections that hold on bad networks.
+///
+/// URLs name the wire: tcp://host:port and tls://host:port carry a session that survives lost connections,
+/// ftcp://host:port and ftcps://host:port speak ftcp's own bytes.
+///
+/// Exit codes: 0 ok, 1 failure, 2 usage, 130 after SIGINT. RUST_LOG sets log filters, NO_COLOR turns colours off.
+#[derive(Debug, Parser)]
+#[command(
+    name = "towline",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "Examples:\n  \
+        towline demo\n  \
+        towline listen tcp://127.0.0.1:7000 --echo\n  \
+        towline connect tcp://127.0.0.1:7000 --message hello --request"
+)]
+pub(crate) struct Arguments {
+    /// Only errors on standard error.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+
+    /// More on standard error; twice for everything.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What the command can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Cert(cert::Arguments),
+    Listen(listen::Arguments),
+    Connect(connect::Arguments),
+    Perf(perf::Arguments),
+    Demo(demo::Arguments),
+}
+
+/// How much goes to standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Verbosity {
+    Quiet,
+    Normal,
+    Verbose,
+    Everything,
+}
+
+impl Arguments {
+    pub(crate) fn verbosity(&self) -> Verbosity {
+        match (self.quiet, self.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (false, 0) => Verbosity::Normal,
+            (false, 1) => Verbosity::Verbose,
+            (false, _) => Verbosity::Everything,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_sub_command_shows_examples() {
+        let mut command = Arguments::command();
+        command.build();
+        let mut waiting = vec![command];
+        while let Some(mut command) = waiting.pop() {
+            if command.get_name() == "help" {
+                continue;
+            }
+            let help = command.render_long_help().to_string();
+            let examples = help.lines().filter(|line| line.starts_with("  towline ")).count();
+            assert!((2..=4).contains(&examples), "{}:\n{help}", command.get_name());
+            waiting.extend(command.get_subcommands().cloned());
+        }
+    }
+}

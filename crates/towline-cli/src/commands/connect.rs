@@ -1,0 +1,358 @@
+//! `towline connect`: sends messages and prints what comes back.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io::{BufRead, Write};
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use towline::{
+    Config, Connection, Context, Ended, Endpoint, Flush, FlushError, IntoAddresses, Message,
+    MessageId, RecvError, Request, RequestError, Send, SendError,
+};
+
+use crate::failure::{Failure, Outcome};
+use crate::interrupt::{Interrupt, block_on};
+use crate::output::text::Format;
+use crate::output::{Notes, Output};
+use crate::queue::{self, Consumer};
+use crate::tls::ClientTls;
+use crate::units;
+
+/// Requests of one `--request --stdin` that wait for their replies at once.
+const IN_FLIGHT: usize = 256;
+
+/// Bytes of them: far below the send queue's bound, so that starting a request never waits.
+const IN_FLIGHT_BYTES: usize = 1 << 20;
+
+/// Lines read ahead.
+const LINES: usize = 256;
+
+/// Send messages to a listener, and print what comes back.
+///
+/// Without --message and --stdin it prints what comes until the peer closes. With them it ends when everything is sent and
+/// acknowledged, with --request when every reply is printed. A lost connection is redialled for 60 seconds.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    towline connect tcp://127.0.0.1:7000 --message hello --request\n  \
+    towline connect tls://192.0.2.7:7000,tls://192.0.2.8:7000 --stdin --pin sha256:...\n  \
+    towline connect ftcp://127.0.0.1:7000 --format json")]
+pub(crate) struct Arguments {
+    /// Where to connect, such as tcp://127.0.0.1:7000; several divided by commas are tried in turn.
+    #[arg(value_name = "URL[,URL...]")]
+    urls: String,
+    /// Send this text as one message.
+    #[arg(long, value_name = "TEXT", conflicts_with = "stdin")]
+    message: Option<String>,
+    /// Send each line of standard input as a message.
+    #[arg(long)]
+    stdin: bool,
+    /// Wait for a reply to each message, and print the replies in the order of the messages.
+    #[arg(long)]
+    request: bool,
+    /// How long connecting may take, and each reply.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration)]
+    timeout: Duration,
+    /// When everything is sent, go on printing until nothing has come for so long.
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = units::duration, conflicts_with = "request")]
+    wait: Duration,
+    /// How messages are printed.
+    #[arg(long, value_enum, default_value = "raw")]
+    format: Format,
+    #[command(flatten)]
+    tls: ClientTls,
+}
+
+pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -> Outcome {
+    let addresses = arguments.urls.as_str().into_addresses()?;
+    let nothing_to_send = arguments.message.is_none() && !arguments.stdin;
+    if arguments.request && nothing_to_send {
+        return Err(Failure::usage("--request needs something to send: --message TEXT or --stdin"));
+    }
+    let builder = Config::builder().connect_timeout(arguments.timeout);
+    let config = arguments.tls.apply(builder, &addresses, notes)?.build()?;
+    let context = Context::builder().threads(1).build()?;
+    let connecting = Endpoint::new(&context, &config).connect(addresses);
+    let connection = interrupt.wait_for(connecting)??;
+    if let Some(tls) = connection.tls() {
+        notes.detail(&format!("{} with {}", tls.version(), tls.cipher_suite()));
+    }
+    let input = match &arguments.message {
+        Some(text) => Input::Once(Some(text.clone().into_bytes())),
+        None if arguments.stdin => Input::Lines(read_lines()?),
+        None => Input::Never,
+    };
+    let mut exchange = Exchange {
+        connection: &connection,
+        input: Some(input),
+        output: Output::open()?,
+        format: arguments.format,
+        timeout: arguments.timeout,
+    };
+    let outcome = match arguments.request {
+        true => exchange.request_all(interrupt),
+        false => exchange.send_all(interrupt, arguments.wait),
+    };
+    let printed = exchange.output.flush();
+    match outcome {
+        Ok(()) => {
+            interrupt.wait_for(connection.close())??;
+            Ok(printed?)
+        }
+        Err(failure) => {
+            connection.abort();
+            Err(failure)
+        }
+    }
+}
+
+/// Where messages come from.
+enum Input {
+    Once(Option<Vec<u8>>),
+    Lines(Consumer<std::io::Result<Vec<u8>>>),
+    /// Nothing comes, and the end does not come either.
+    Never,
+}
+
+impl Input {
+    /// The next message; `None` at the end.
+    fn poll_next(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<std::io::Result<Vec<u8>>>> {
+        match self {
+            Input::Once(message) => Poll::Ready(message.take().map(Ok)),
+            Input::Lines(lines) => lines.poll_next(cx),
+            Input::Never => Poll::Pending,
+        }
+    }
+}
+
+/// Lines of standard input, read by a thread of their own, which may block there for good.
+fn read_lines() -> Outcome<Consumer<std::io::Result<Vec<u8>>>> {
+    let (producer, consumer) = queue::bounded(LINES);
+    let read = move || {
+        let mut input = std::io::stdin().lock();
+        loop {
+            let mut line = Vec::new();
+            match input.read_until(b'\n', &mut line) {
+                Ok(0) => return,
+                Ok(_) => {
+                    if line.last() == Some(&b'\n') {
+                        line.pop();
+                    }
+                    if !producer.push(Ok(line)) {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    producer.push(Err(error));
+                    return;
+                }
+            }
+        }
+    };
+    match std::thread::Builder::new().name("stdin".into()).spawn(read) {
+        Ok(_) => Ok(consumer),
+        Err(error) => Err(Failure::Failed(format!("cannot start a thread: {error}"))),
+    }
+}
+
+/// What happens next while messages are sent.
+enum Step {
+    Line(Option<std::io::Result<Vec<u8>>>),
+    Sent(Result<MessageId, SendError>),
+    Flushed(Result<(), FlushError>),
+    Received(Result<Message, RecvError>),
+    Replied(Result<Message, RequestError>),
+}
+
+/// A request that was made.
+struct Asked<'a> {
+    size: usize,
+    state: AskedState<'a>,
+}
+
+enum AskedState<'a> {
+    Waiting(Pin<Box<Request<'a>>>),
+    /// The reply was there before its turn.
+    Replied(Option<Result<Message, RequestError>>),
+}
+
+impl<'a> Asked<'a> {
+    /// Sends it. Further waiting is done when it is the oldest.
+    fn new(connection: &'a Connection, data: Vec<u8>, timeout: Duration) -> Asked<'a> {
+        let size = data.len();
+        let mut request = Box::pin(connection.request(data, timeout));
+        let mut idle = TaskContext::from_waker(std::task::Waker::noop());
+        let state = match request.as_mut().poll(&mut idle) {
+            Poll::Ready(reply) => AskedState::Replied(Some(reply)),
+            Poll::Pending => AskedState::Waiting(request),
+        };
+        Asked { size, state }
+    }
+
+    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Message, RequestError>> {
+        match &mut self.state {
+            AskedState::Waiting(request) => request.as_mut().poll(cx),
+            AskedState::Replied(reply) => reply.take().map_or(Poll::Pending, Poll::Ready),
+        }
+    }
+}
+
+struct Exchange<'a> {
+    connection: &'a Connection,
+    /// `None` when it has ended.
+    input: Option<Input>,
+    output: Output,
+    format: Format,
+    timeout: Duration,
+}
+
+impl<'a> Exchange<'a> {
+    fn unreadable(error: std::io::Error) -> Failure {
+        Failure::Failed(format!("cannot read standard input: {error}"))
+    }
+
+    fn print(&mut self, message: &Message) -> Outcome {
+        Ok(self.format.write(&mut self.output, message, None)?)
+    }
+
+    /// Waits for a step; what was printed is shown before the wait begins.
+    fn wait(
+        interrupt: &Interrupt,
+        output: &mut Output,
+        mut poll: impl FnMut(&mut TaskContext<'_>) -> Poll<Step>,
+    ) -> Outcome<Step> {
+        let mut shown = Ok(());
+        let step = interrupt.wait_for(std::future::poll_fn(|cx| {
+            let step = poll(cx);
+            if step.is_pending() {
+                shown = output.flush();
+                if shown.is_err() {
+                    return Poll::Ready(None);
+                }
+            }
+            step.map(Some)
+        }));
+        shown?;
+        step?.ok_or(Failure::OutputClosed)
+    }
+
+    /// Sends everything while printing everything that comes, until it is acknowledged.
+    fn send_all(&mut self, interrupt: &Interrupt, wait: Duration) -> Outcome {
+        let connection = self.connection;
+        let mut sending: Option<Send<'a>> = None;
+        let mut flushing: Option<Flush<'a>> = None;
+        loop {
+            let (input, output) = (&mut self.input, &mut self.output);
+            let mut receiving = connection.recv();
+            let step = Self::wait(interrupt, output, |cx| {
+                if let Some(future) = &mut sending {
+                    if let Poll::Ready(sent) = Pin::new(future).poll(cx) {
+                        return Poll::Ready(Step::Sent(sent));
+                    }
+                } else if let Some(input) = input
+                    && let Poll::Ready(line) = input.poll_next(cx)
+                {
+                    return Poll::Ready(Step::Line(line));
+                }
+                if let Some(future) = &mut flushing
+                    && let Poll::Ready(flushed) = Pin::new(future).poll(cx)
+                {
+                    return Poll::Ready(Step::Flushed(flushed));
+                }
+                Pin::new(&mut receiving).poll(cx).map(Step::Received)
+            })?;
+            match step {
+                Step::Line(Some(line)) => {
+                    sending = Some(connection.send(line.map_err(Self::unreadable)?));
+                }
+                Step::Line(None) => {
+                    self.input = None;
+                    flushing = Some(connection.flush());
+                }
+                Step::Sent(sent) => {
+                    sending = None;
+                    sent?;
+                }
+                Step::Flushed(flushed) => {
+                    flushed?;
+                    return self.print_the_rest(interrupt, wait);
+                }
+                Step::Received(Ok(message)) => self.print(&message)?,
+                Step::Received(Err(RecvError::Ended(ended))) => return self.ended(ended),
+                Step::Received(Err(error)) => return Err(error.into()),
+                Step::Replied(_) => {}
+            }
+        }
+    }
+
+    /// The peer closed: fine when there is nothing left to send.
+    fn ended(&self, ended: Ended) -> Outcome {
+        let all_sent = matches!(self.input, None | Some(Input::Never));
+        let delivered = matches!(block_on(self.connection.flush()), Ok(()));
+        match &ended {
+            Ended::ByPeer { code: 0, .. } if all_sent && delivered => Ok(()),
+            Ended::Lost(towline::WireError::End)
+                if all_sent && delivered && !self.connection.capabilities().session =>
+            {
+                Ok(())
+            }
+            _ => Err(RecvError::Ended(ended).into()),
+        }
+    }
+
+    /// Prints what is there, and what comes until it was quiet for so long.
+    fn print_the_rest(&mut self, interrupt: &Interrupt, quiet: Duration) -> Outcome {
+        loop {
+            self.connection.set_read_deadline(Some(Instant::now() + quiet));
+            let connection = self.connection;
+            let mut receiving = connection.recv();
+            let step = Self::wait(interrupt, &mut self.output, |cx| {
+                Pin::new(&mut receiving).poll(cx).map(Step::Received)
+            })?;
+            match step {
+                Step::Received(Ok(message)) => self.print(&message)?,
+                Step::Received(Err(RecvError::Ended(ended))) => return self.ended(ended),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Makes a request of each message and prints the replies in their order.
+    fn request_all(&mut self, interrupt: &Interrupt) -> Outcome {
+        let connection = self.connection;
+        let mut asked: VecDeque<Asked<'a>> = VecDeque::new();
+        let mut bytes = 0;
+        while self.input.is_some() || !asked.is_empty() {
+            let (input, output) = (&mut self.input, &mut self.output);
+            let room = asked.len() < IN_FLIGHT && (bytes < IN_FLIGHT_BYTES || asked.is_empty());
+            let step = Self::wait(interrupt, output, |cx| {
+                if let Some(oldest) = asked.front_mut()
+                    && let Poll::Ready(reply) = oldest.poll(cx)
+                {
+                    return Poll::Ready(Step::Replied(reply));
+                }
+                match input {
+                    Some(input) if room => input.poll_next(cx).map(Step::Line),
+                    _ => Poll::Pending,
+                }
+            })?;
+            match step {
+                Step::Line(Some(line)) => {
+                    let line = line.map_err(Self::unreadable)?;
+                    bytes += line.len();
+                    asked.push_back(Asked::new(connection, line, self.timeout));
+                }
+                Step::Line(None) => self.input = None,
+                Step::Replied(reply) => {
+                    let size = asked.pop_front().map_or(0, |asked| asked.size);
+                    bytes -= size;
+                    self.print(&reply?)?;
+                }
+                Step::Sent(_) | Step::Flushed(_) | Step::Received(_) => {}
+            }
+        }
+        Ok(())
+    }
+}

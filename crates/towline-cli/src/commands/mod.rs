@@ -1,0 +1,27 @@
+//! One file or directory for each sub-command.
+
+pub(crate) mod cert;
+pub(crate) mod connect;
+pub(crate) mod demo;
+pub(crate) mod listen;
+pub(crate) mod perf;
+
+use crate::arguments::{Arguments, Command};
+use crate::failure::{Failure, Outcome};
+use crate::interrupt::Interrupt;
+use crate::output::Notes;
+
+/// Runs what was asked for.
+pub(crate) fn run(arguments: &Arguments, notes: &Notes) -> Outcome {
+    let interrupt = || {
+        Interrupt::install()
+            .map_err(|error| Failure::Failed(format!("cannot take over signals: {error}")))
+    };
+    match &arguments.command {
+        Command::Cert(arguments) => cert::run(arguments, notes),
+        Command::Listen(arguments) => listen::run(arguments, notes, &interrupt()?),
+        Command::Connect(arguments) => connect::run(arguments, notes, &interrupt()?),
+        Command::Perf(arguments) => perf::run(arguments, notes, &interrupt()?),
+        Command::Demo(arguments) => demo::run(arguments, notes, &interrupt()?),
+    }
+}

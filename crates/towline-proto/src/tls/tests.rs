@@ -1,0 +1,1046 @@
+//! Both ends against each other and against rustls' own connections, at every chunking, with every refusal there is.
+
+use super::*;
+use bytes::{Bytes, BytesMut};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::{AlertDescription, ContentType};
+use std::io::{Read, Write};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+/// A CA and what it signs.
+struct Ca {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+struct Leaf {
+    pem: String,
+    key: String,
+    der: Vec<u8>,
+}
+
+impl Ca {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { pem, issuer: Issuer::new(params, key) }
+    }
+
+    fn sign(&self, name: &str) -> Leaf {
+        self.sign_with(name, |_| ())
+    }
+
+    fn sign_with(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Leaf {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Leaf { pem: certificate.pem(), key: key.serialize_pem(), der: certificate.der().to_vec() }
+    }
+}
+
+impl Leaf {
+    fn config(&self) -> Config {
+        Config::new().identity_pem(self.pem.clone(), self.key.clone())
+    }
+}
+
+/// A client and a server, and what has come out of each.
+struct Pair {
+    client: Stream,
+    server: Stream,
+    to_client: Vec<Bytes>,
+    to_server: Vec<Bytes>,
+}
+
+impl Pair {
+    fn new(client: &ClientConfig, server: &ServerConfig) -> Self {
+        Self::named(client, server, "server.test")
+    }
+
+    fn named(client: &ClientConfig, server: &ServerConfig, name: &str) -> Self {
+        Self {
+            client: Stream::client(client, name).unwrap(),
+            server: Stream::server(server).unwrap(),
+            to_client: Vec::new(),
+            to_server: Vec::new(),
+        }
+    }
+
+    /// Moves bytes in chunks of `chunk` until none are left; the failure of each end, if any.
+    fn drive(&mut self, chunk: usize) -> (Option<Error>, Option<Error>) {
+        let (mut client, mut server) = (None, None);
+        loop {
+            let moved =
+                carry(&mut self.client, &mut self.server, &mut self.to_server, chunk, &mut server)
+                    + carry(
+                        &mut self.server,
+                        &mut self.client,
+                        &mut self.to_client,
+                        chunk,
+                        &mut client,
+                    );
+            if moved == 0 {
+                return (client, server);
+            }
+        }
+    }
+
+    fn connected(client: &ClientConfig, server: &ServerConfig) -> Self {
+        let mut pair = Self::new(client, server);
+        assert_eq!(named(pair.drive(usize::MAX)), (None, None));
+        assert!(!pair.client.is_handshaking() && !pair.server.is_handshaking());
+        pair
+    }
+}
+
+fn carry(
+    from: &mut Stream,
+    to: &mut Stream,
+    out: &mut Vec<Bytes>,
+    chunk: usize,
+    failure: &mut Option<Error>,
+) -> usize {
+    let mut wire = Vec::new();
+    let n = from.poll_transmit(&mut wire);
+    assert!(!from.wants_write());
+    for piece in wire.concat().chunks(chunk) {
+        if let Err(error) = to.handle_input(BytesMut::from(piece), out) {
+            failure.get_or_insert(error);
+        }
+    }
+    n
+}
+
+/// Errors compared by their kind, as they carry no equality.
+fn named((client, server): (Option<Error>, Option<Error>)) -> (Option<String>, Option<String>) {
+    let kind = |error: Error| format!("{error:?}").split([' ', '{']).next().unwrap().to_owned();
+    (client.map(kind), server.map(kind))
+}
+
+fn kinds(client: &Config, server: &Config) -> (Option<String>, Option<String>) {
+    named(Pair::new(&client.client().unwrap(), &server.server().unwrap()).drive(usize::MAX))
+}
+
+fn some(kind: &str) -> Option<String> {
+    Some(kind.to_owned())
+}
+
+fn ca_and_server() -> (Ca, Leaf) {
+    let ca = Ca::new("test CA");
+    let leaf = ca.sign("server.test");
+    (ca, leaf)
+}
+
+fn trusting(ca: &Ca) -> Config {
+    Config::new().ca_pem(ca.pem.clone())
+}
+
+fn pattern(length: usize) -> Bytes {
+    (0..length).map(|i| (i * 31 + i / 251) as u8).collect()
+}
+
+fn at(day: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(day * 86_400)
+}
+
+fn providers() -> Vec<Provider> {
+    let mut providers = Vec::new();
+    if cfg!(feature = "ring") {
+        providers.push(Provider::Ring);
+    }
+    if cfg!(feature = "aws-lc-rs") {
+        providers.push(Provider::AwsLcRs);
+    }
+    providers
+}
+
+#[test]
+fn handshake_and_data_cross_at_every_chunking() {
+    let (ca, leaf) = ca_and_server();
+    let plain: Vec<Bytes> =
+        [1usize, 0, 16_384, 3, 16_385, 60_000].into_iter().map(pattern).collect();
+    for legacy in [false, true] {
+        let server = leaf.config().alpn(["towline/1"]).server().unwrap();
+        let mut client =
+            trusting(&ca).alpn(["other", "towline/1"]).resumption(false).client().unwrap();
+        if legacy {
+            client = tls12_only(&client);
+        }
+        let server = if legacy {
+            leaf.config().alpn(["towline/1"]).legacy_tls12().server().unwrap()
+        } else {
+            server
+        };
+        for chunk in [1, 2, 3, 5, 6, 21, 100, 1000, 16_384, 16_406, 16_407, 65_536, usize::MAX] {
+            let mut pair = Pair::new(&client, &server);
+            assert_eq!(named(pair.drive(chunk)), (None, None), "chunks of {chunk}");
+            let state = pair.client.state().unwrap().clone();
+            assert_eq!(state.version(), if legacy { Version::Tls12 } else { Version::Tls13 });
+            assert_eq!(state.alpn(), Some(&b"towline/1"[..]));
+            assert_eq!(state.peer_certificates()[0].as_ref(), leaf.der);
+            assert_eq!((state.server_name(), state.resumed()), (Some("server.test"), false));
+            assert_eq!(pair.server.state().unwrap().server_name(), Some("server.test"));
+            assert!(matches!(pair.client.poll_event(), Some(Event::HandshakeDone(_))));
+            assert!(matches!(pair.server.poll_event(), Some(Event::HandshakeDone(_))));
+            assert_eq!(pair.client.records().is_some(), !legacy, "the record layer of our own");
+            assert_eq!(pair.server.records().is_some(), !legacy);
+
+            pair.client.seal(&plain).unwrap();
+            pair.server.seal(&plain[..3]).unwrap();
+            pair.client.close();
+            assert_eq!(named(pair.drive(chunk)), (None, None), "chunks of {chunk}");
+            assert_eq!(pair.to_server.concat(), plain.concat());
+            assert_eq!(pair.to_client.concat(), plain[..3].concat());
+            assert!(matches!(pair.server.poll_event(), Some(Event::PeerClosed)));
+            assert!(pair.server.handle_end().is_ok());
+            // The other direction is still open (RFC 8446 section 6.1).
+            assert!(matches!(pair.client.seal(&plain[..1]), Err(Error::NotWritable { .. })));
+            pair.server.seal(&plain[..1]).unwrap();
+            pair.server.close();
+            pair.drive(chunk);
+            assert_eq!(
+                pair.to_client.concat(),
+                [plain[..3].concat(), plain[..1].concat()].concat()
+            );
+            assert!(pair.client.handle_end().is_ok());
+        }
+    }
+}
+
+/// The same trust, for a client that speaks only TLS 1.2.
+fn tls12_only(config: &ClientConfig) -> ClientConfig {
+    let (ours, mut limits) = (&config.rustls, config.limits);
+    limits.legacy_tls12 = true;
+    let provider = ours.crypto_provider().clone();
+    let mut rustls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(
+            ours.crypto_provider().signature_verification_algorithms,
+        )))
+        .with_no_client_auth();
+    rustls.alpn_protocols.clone_from(&ours.alpn_protocols);
+    rustls.resumption = rustls::client::Resumption::disabled();
+    ClientConfig { rustls: Arc::new(rustls), limits }
+}
+
+#[derive(Debug)]
+struct AnyCertificate(rustls::crypto::WebPkiSupportedAlgorithms);
+
+impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &rustls_pki_types::CertificateDer<'_>,
+        _: &[rustls_pki_types::CertificateDer<'_>],
+        _: &rustls_pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls_pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &rustls_pki_types::CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &rustls_pki_types::CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}
+
+#[test]
+fn every_provider_and_suite_carries_data() {
+    let (ca, leaf) = ca_and_server();
+    for provider in providers() {
+        for suite in [
+            "TLS13_AES_128_GCM_SHA256",
+            "TLS13_AES_256_GCM_SHA384",
+            "TLS13_CHACHA20_POLY1305_SHA256",
+        ] {
+            let client = trusting(&ca).provider(provider).cipher_suites([suite]).client().unwrap();
+            let server = leaf.config().provider(provider).server().unwrap();
+            let mut pair = Pair::connected(&client, &server);
+            assert_eq!(pair.client.state().unwrap().cipher_suite(), suite);
+            pair.server.seal(&[pattern(50_000)]).unwrap();
+            assert_eq!(named(pair.drive(777)), (None, None));
+            assert_eq!(pair.to_client.concat(), pattern(50_000));
+        }
+    }
+}
+
+#[test]
+fn data_cut_at_every_byte_reads_the_same() {
+    let (ca, leaf) = ca_and_server();
+    let mut pair =
+        Pair::connected(&trusting(&ca).client().unwrap(), &leaf.config().server().unwrap());
+    for cut in 0.. {
+        pair.client.seal(&[pattern(40)]).unwrap();
+        pair.client.seal(&[pattern(1), pattern(2)]).unwrap();
+        let mut wire = Vec::new();
+        pair.client.poll_transmit(&mut wire);
+        let wire = wire.concat();
+        if cut > wire.len() {
+            break;
+        }
+        let mut plain = Vec::new();
+        pair.server.handle_input(BytesMut::from(&wire[..cut]), &mut plain).unwrap();
+        pair.server.handle_input(BytesMut::from(&wire[cut..]), &mut plain).unwrap();
+        assert_eq!(plain.concat(), [pattern(40), pattern(1), pattern(2)].concat(), "cut at {cut}");
+    }
+}
+
+#[test]
+fn whole_records_are_slices_of_the_input() {
+    let (ca, leaf) = ca_and_server();
+    let mut pair =
+        Pair::connected(&trusting(&ca).client().unwrap(), &leaf.config().server().unwrap());
+    pair.client.seal(&[pattern(64 << 10)]).unwrap();
+    let mut wire = Vec::new();
+    pair.client.poll_transmit(&mut wire);
+    assert_eq!(wire.len(), 4, "as few records as hold it");
+    let input = BytesMut::from(&wire.concat()[..]);
+    let range = input.as_ptr_range();
+    let mut plain = Vec::new();
+    pair.server.handle_input(input, &mut plain).unwrap();
+    assert_eq!(plain.len(), 4);
+    assert!(plain.iter().all(|piece| range.contains(&piece.as_ptr())));
+}
+
+#[test]
+fn an_untrusted_certificate_is_refused_with_the_pin_that_would_trust_it() {
+    let (ca, leaf) = ca_and_server();
+    let other = Ca::new("another CA");
+    let server = leaf.config();
+    let mut pair = Pair::new(&trusting(&other).client().unwrap(), &server.server().unwrap());
+    let (client, peer) = pair.drive(usize::MAX);
+    let Some(Error::NotTrusted { certificate_pin, key_pin: Some(key_pin), .. }) = &client else {
+        panic!("{client:?}")
+    };
+    let said = client.as_ref().unwrap().to_string();
+    assert!(said.contains(&certificate_pin.to_string()) && said.contains("CA file"), "{said}");
+    let Some(Error::AlertReceived { hint, .. }) = &peer else { panic!("{peer:?}") };
+    assert!(hint.contains("does not trust"));
+    for pin in [certificate_pin, key_pin] {
+        assert_eq!(kinds(&Config::new().pin(*pin), &server), (None, None), "the printed pin works");
+    }
+    assert_eq!(kinds(&trusting(&ca), &server), (None, None));
+    let chain = format!("{}{}", other.pem, ca.pem);
+    assert_eq!(
+        kinds(&Config::new().ca_pem(chain), &server),
+        (None, None),
+        "several CAs in one file"
+    );
+    assert_eq!(kinds(&Config::new().dangerous_accept_any_certificate(), &server), (None, None));
+}
+
+#[test]
+fn a_pin_alone_ignores_name_and_time_and_with_a_ca_adds_to_it() {
+    let (ca, leaf) = ca_and_server();
+    let (server, pin, wrong) =
+        (leaf.config().server().unwrap(), Pin::of_certificate(&leaf.der), Pin::from_hash([7; 32]));
+    let far = || at(365 * 10_000);
+    let pinned = Config::new().pin(wrong).pin(pin).clock(far).client().unwrap();
+    assert_eq!(named(Pair::named(&pinned, &server, "10.1.2.3").drive(usize::MAX)), (None, None));
+
+    let both = |pin| trusting(&ca).pin(pin).client().unwrap();
+    assert_eq!(named(Pair::new(&both(pin), &server).drive(usize::MAX)), (None, None));
+    assert_eq!(named(Pair::new(&both(wrong), &server).drive(usize::MAX)).0, some("PinMismatch"));
+    assert_eq!(
+        named(Pair::named(&both(pin), &server, "other.test").drive(usize::MAX)).0,
+        some("WrongName")
+    );
+    let (client, _) = Pair::new(&both(wrong), &server).drive(usize::MAX);
+    assert!(client.unwrap().to_string().contains(&pin.to_string()), "the actual pin is told");
+}
+
+#[test]
+fn a_certificate_out_of_its_time_or_for_another_name_is_refused() {
+    let ca = Ca::new("test CA");
+    let leaf = ca.sign_with("server.test", |params| {
+        params.not_before = rcgen::date_time_ymd(2030, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2031, 1, 1);
+    });
+    let day_of_2030 = 21_915;
+    let expired = |day: u64| {
+        let client = trusting(&ca).clock(move || at(day)).client().unwrap();
+        Pair::new(&client, &leaf.config().server().unwrap()).drive(usize::MAX).0
+    };
+    assert!(matches!(expired(day_of_2030 - 2), Some(Error::Expired { not_yet: true })));
+    assert!(expired(day_of_2030 + 100).is_none());
+    let error = expired(day_of_2030 + 400).unwrap();
+    assert!(matches!(error, Error::Expired { not_yet: false }), "{error}");
+    assert!(error.to_string().contains("has expired"));
+
+    let client = trusting(&ca).clock(move || at(day_of_2030 + 1)).client().unwrap();
+    let (client, server) =
+        Pair::named(&client, &leaf.config().server().unwrap(), "other.test").drive(usize::MAX);
+    let error = client.unwrap();
+    assert!(matches!(&error, Error::WrongName { name, .. } if name == "other.test"));
+    assert!(error.to_string().contains("server.test"), "the names in it are told: {error}");
+    assert!(matches!(server, Some(Error::AlertReceived { .. })));
+    let unnameable = Stream::client(&trusting(&ca).client().unwrap(), "no name at all");
+    assert!(matches!(unnameable, Err(Error::BadServerName { .. })));
+}
+
+#[test]
+fn client_certificates_are_asked_for_verified_and_reported() {
+    let (ca, leaf) = ca_and_server();
+    let clients = Ca::new("client CA");
+    let own = clients.sign("client.test");
+    let with = |identity: &Leaf| identity.config().ca_pem(ca.pem.clone());
+    let server = |auth| leaf.config().ca_pem(clients.pem.clone()).client_auth(auth);
+    let bare = trusting(&ca);
+
+    assert_eq!(kinds(&bare, &server(ClientAuth::None)), (None, None));
+    assert_eq!(kinds(&bare, &server(ClientAuth::Optional)), (None, None));
+    let (client, peer) = kinds(&bare, &server(ClientAuth::Required));
+    assert_eq!((client, peer), (some("ClientCertificateRequired"), some("NoClientCertificate")));
+    for auth in [ClientAuth::Optional, ClientAuth::Required] {
+        let mut pair =
+            Pair::connected(&with(&own).client().unwrap(), &server(auth).server().unwrap());
+        assert_eq!(pair.server.state().unwrap().peer_certificates()[0].as_ref(), own.der);
+        let stranger = Ca::new("stranger").sign("client.test");
+        let (client, peer) = kinds(&with(&stranger), &server(auth));
+        assert_eq!(
+            (client, peer),
+            (some("AlertReceived"), some("NotTrusted")),
+            "also when optional"
+        );
+        pair.client.seal(&[pattern(3)]).unwrap();
+        pair.drive(1);
+        assert_eq!(pair.to_server.concat(), pattern(3));
+    }
+    let pinned = leaf.config().pin(Pin::of_certificate(&own.der)).client_auth(ClientAuth::Required);
+    assert_eq!(kinds(&with(&own), &pinned), (None, None));
+    assert_eq!(kinds(&with(&leaf), &pinned).1, some("PinMismatch"));
+    let any = leaf.config().dangerous_accept_any_certificate().client_auth(ClientAuth::Required);
+    assert_eq!(kinds(&with(&leaf), &any), (None, None));
+    assert_eq!(kinds(&bare, &any).1, some("NoClientCertificate"), "any, but one");
+    assert!(matches!(
+        leaf.config().client_auth(ClientAuth::Required).server(),
+        Err(Error::NoTrust { .. })
+    ));
+}
+
+#[test]
+fn protocols_must_meet_when_both_sides_name_some() {
+    let (ca, leaf) = ca_and_server();
+    let (client, server) = (|| trusting(&ca), || leaf.config());
+    assert_eq!(kinds(&client().alpn(["a", "b"]), &server().alpn(["b"])), (None, None));
+    assert_eq!(
+        kinds(&client().alpn(["a"]), &server().alpn(["b"])),
+        (some("AlpnMismatch"), some("AlpnMismatch"))
+    );
+    assert_eq!(kinds(&client().alpn(["a"]), &server()), (None, None));
+    assert_eq!(kinds(&client().alpn(["a"]).require_alpn(), &server()).0, some("AlpnMismatch"));
+    assert_eq!(
+        kinds(&client(), &server().alpn(["a"]).require_alpn()),
+        (some("AlpnMismatch"), some("AlpnMismatch"))
+    );
+}
+
+#[test]
+fn version_1_2_needs_the_legacy_option() {
+    let (ca, leaf) = ca_and_server();
+    let old = tls12_only(&trusting(&ca).client().unwrap());
+    let (client, server) = Pair::new(&old, &leaf.config().server().unwrap()).drive(usize::MAX);
+    assert!(
+        matches!(server, Some(Error::VersionMismatch { lowest: Version::Tls13 })),
+        "{server:?}"
+    );
+    assert!(
+        matches!(client, Some(Error::VersionMismatch { lowest: Version::Tls12 })),
+        "{client:?}"
+    );
+    let legacy = leaf.config().legacy_tls12().server().unwrap();
+    assert_eq!(named(Pair::new(&old, &legacy).drive(usize::MAX)), (None, None));
+    let pair = Pair::connected(&trusting(&ca).legacy_tls12().client().unwrap(), &legacy);
+    assert_eq!(pair.client.state().unwrap().version(), Version::Tls13, "1.3 is still preferred");
+}
+
+#[test]
+fn a_second_connection_resumes_the_first() {
+    let (ca, leaf) = ca_and_server();
+    for on in [true, false] {
+        let client = trusting(&ca).client().unwrap();
+        let server = leaf.config().resumption(on).server().unwrap();
+        let resumed: Vec<_> = (0..3)
+            .map(|_| {
+                let mut pair = Pair::connected(&client, &server);
+                pair.server.seal(&[pattern(5)]).unwrap();
+                assert_eq!(named(pair.drive(1)), (None, None));
+                assert_eq!(pair.to_client.concat(), pattern(5));
+                let state = pair.client.state().unwrap();
+                assert_eq!(state.peer_certificates()[0].as_ref(), leaf.der);
+                assert_eq!(pair.server.state().unwrap().resumed(), state.resumed());
+                state.resumed()
+            })
+            .collect();
+        assert_eq!(resumed, [false, on, on]);
+    }
+    let client = trusting(&ca).resumption(false).client().unwrap();
+    let server = leaf.config().server().unwrap();
+    for _ in 0..2 {
+        assert!(!Pair::connected(&client, &server).client.state().unwrap().resumed());
+    }
+}
+
+#[test]
+fn the_key_log_has_every_secret_of_both_sides() {
+    let (ca, leaf) = ca_and_server();
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let log = KeyLog::Callback(Arc::new({
+        let lines = lines.clone();
+        move |line: &str| lines.lock().unwrap().push(line.to_owned())
+    }));
+    let directory = std::env::temp_dir().join(format!("towline-keylog-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.join("keys");
+    let client = trusting(&ca).key_log(log).client().unwrap();
+    let server = leaf.config().key_log(KeyLog::File(path.clone())).server().unwrap();
+    Pair::connected(&client, &server);
+    let mut lines = lines.lock().unwrap().clone();
+    let file = std::fs::read_to_string(&path).unwrap();
+    let mut written: Vec<_> = file.lines().map(str::to_owned).collect();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
+    lines.sort();
+    written.sort();
+    assert_eq!(lines, written, "both sides log the same secrets");
+    for label in [
+        "CLIENT_HANDSHAKE_TRAFFIC_SECRET ",
+        "CLIENT_TRAFFIC_SECRET_0 ",
+        "SERVER_TRAFFIC_SECRET_0 ",
+        "EXPORTER_SECRET ",
+    ] {
+        assert!(lines.iter().any(|line| line.starts_with(label)), "{label}");
+    }
+    let nowhere = leaf.config().key_log(KeyLog::File(directory.join("gone/keys"))).server();
+    assert!(matches!(nowhere, Err(Error::KeyLog { .. })));
+}
+
+#[test]
+fn unusable_files_are_refused_by_name() {
+    let (ca, leaf) = ca_and_server();
+    let other = ca.sign("server.test");
+    let pem = |certificate: &str, key: &str| {
+        Config::new().identity_pem(certificate, key).server().unwrap_err()
+    };
+    let error =
+        Config::new().identity_files("/no/such/file.pem", "/no/such/key.pem").server().unwrap_err();
+    assert!(
+        matches!(&error, Error::Unreadable { .. })
+            && error.to_string().contains("/no/such/file.pem")
+    );
+    assert!(matches!(
+        Config::new().ca_file("/no/such/ca.pem").client(),
+        Err(Error::Unreadable { .. })
+    ));
+    assert!(matches!(Config::new().ca_pem("nothing").client(), Err(Error::MalformedPem { .. })));
+    assert!(matches!(pem(&leaf.pem, &other.key), Error::WrongKey { .. }));
+    assert!(matches!(pem("", &leaf.key), Error::MalformedPem { what: "certificate", .. }));
+    assert!(matches!(pem(&leaf.pem, ""), Error::MalformedPem { what: "private key", .. }));
+    let exchanged = pem(&leaf.pem, &leaf.pem);
+    assert!(exchanged.to_string().contains("exchanged"), "{exchanged}");
+    let cut = pem(&leaf.pem[..leaf.pem.len() / 2], &leaf.key);
+    assert!(cut.to_string().contains("cut off"), "{cut}");
+    let damaged = leaf.pem.replacen("MII", "M!I", 1);
+    assert!(matches!(pem(&damaged, &leaf.key), Error::MalformedPem { .. }));
+    for encrypted in [
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMIIB\n-----END RSA PRIVATE KEY-----\n",
+    ] {
+        let error = pem(&leaf.pem, encrypted);
+        assert!(
+            matches!(error, Error::EncryptedKey { .. }) && error.to_string().contains("openssl"),
+            "{error}"
+        );
+    }
+    let empty = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    assert!(matches!(pem(empty, &leaf.key), Error::UnusableIdentity { .. }));
+    assert!(matches!(Config::new().server(), Err(Error::NoIdentity)));
+    assert!(matches!(Config::new().client(), Err(Error::NoTrust { .. })));
+}
+
+#[test]
+fn options_that_cannot_be_honoured_are_refused_by_name() {
+    let (ca, _) = ca_and_server();
+    let refused = |config: Config| match config.client() {
+        Err(Error::BadOption { option, .. }) => option,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(trusting(&ca).max_handshake_bytes(100)), "max_handshake_bytes");
+    assert_eq!(refused(trusting(&ca).alpn([""])), "alpn");
+    assert_eq!(refused(trusting(&ca).alpn(["x".repeat(256)])), "alpn");
+    assert_eq!(refused(trusting(&ca).require_alpn()), "require_alpn");
+    assert_eq!(refused(trusting(&ca).cipher_suites(["TLS_NULL"])), "cipher_suites");
+    if !cfg!(feature = "aws-lc-rs") {
+        assert_eq!(refused(trusting(&ca).provider(Provider::AwsLcRs)), "provider");
+    }
+    if !cfg!(feature = "system-roots") {
+        assert_eq!(refused(Config::new().system_roots()), "system_roots");
+    }
+}
+
+#[test]
+fn every_error_is_lower_case_and_says_what_to_do() {
+    let pin = Pin::from_hash([1; 32]);
+    for error in [
+        Error::NoIdentity,
+        Error::NotTrusted { reason: "it is new".into(), certificate_pin: pin, key_pin: None },
+        Error::PinMismatch { certificate_pin: pin, key_pin: None },
+        Error::Expired { not_yet: true },
+        Error::WrongName { name: "a".into(), presented: vec![] },
+        Error::NoClientCertificate,
+        Error::ClientCertificateRequired,
+        Error::AlpnMismatch { offered: vec!["a".into()] },
+        Error::VersionMismatch { lowest: Version::Tls13 },
+        Error::HandshakeCut,
+        Error::NotTls,
+    ] {
+        let said = error.to_string();
+        assert!(!said.starts_with(char::is_uppercase) && said.contains(':'), "{said}");
+    }
+}
+
+#[test]
+fn truncation_is_told_from_closing() {
+    let (ca, leaf) = ca_and_server();
+    let (client, server) = (trusting(&ca).client().unwrap(), leaf.config().server().unwrap());
+    let mut pair = Pair::connected(&client, &server);
+    assert!(matches!(pair.client.handle_end(), Err(Error::Truncated)));
+    assert!(
+        matches!(
+            pair.client.handle_input(BytesMut::from(&b"x"[..]), &mut Vec::new()),
+            Err(Error::Truncated)
+        ),
+        "and stays so"
+    );
+    let mut cut = Pair::new(&client, &server);
+    assert!(matches!(cut.server.handle_end(), Err(Error::HandshakeCut)));
+    assert!(matches!(cut.client.handle_end(), Err(Error::HandshakeCut)));
+    assert!(matches!(cut.client.seal(&[pattern(1)]), Err(Error::NotWritable { .. })));
+}
+
+#[test]
+fn what_is_not_tls_is_called_so() {
+    let (ca, leaf) = ca_and_server();
+    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"SSH-2.0-OpenSSH\r\n", &[0; 40]] {
+        let mut server = Stream::server(&leaf.config().server().unwrap()).unwrap();
+        assert!(matches!(
+            server.handle_input(BytesMut::from(bytes), &mut Vec::new()),
+            Err(Error::NotTls)
+        ));
+        let mut client = Stream::client(&trusting(&ca).client().unwrap(), "server.test").unwrap();
+        assert!(matches!(
+            client.handle_input(BytesMut::from(bytes), &mut Vec::new()),
+            Err(Error::NotTls)
+        ));
+    }
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_a_record_is_found_and_told() {
+    let (ca, leaf) = ca_and_server();
+    let (client, server) = (trusting(&ca).client().unwrap(), leaf.config().server().unwrap());
+    let length = 5 + 10 + 1 + 16;
+    for place in 0..length {
+        let mut pair = Pair::connected(&client, &server);
+        pair.client.seal(&[pattern(10)]).unwrap();
+        let mut wire = Vec::new();
+        pair.client.poll_transmit(&mut wire);
+        let mut bytes = BytesMut::from(&wire.concat()[..]);
+        assert_eq!(bytes.len(), length);
+        bytes[place] ^= 1;
+        let mut plain = Vec::new();
+        let result = pair.server.handle_input(bytes, &mut plain);
+        assert_eq!(plain.is_empty(), !matches!(place, 1 | 2));
+        match place {
+            0 => assert!(matches!(result, Err(Error::PeerMisbehaved { .. }))),
+            // RFC 8446 section 5.1: the version is ignored.
+            1 | 2 => continue,
+            3 => assert!(matches!(result, Ok(())), "a longer record, whose rest is awaited"),
+            _ if matches!(result, Ok(())) => assert_eq!(place, 4),
+            _ => assert!(matches!(result, Err(Error::BadRecord)), "{place}: {result:?}"),
+        }
+        if result.is_err() {
+            let (told, _) = pair.drive(usize::MAX);
+            assert!(matches!(told, Some(Error::AlertReceived { .. })), "{told:?}");
+        }
+    }
+}
+
+/// Seals a record of any type with the client's keys.
+fn forge(pair: &mut Pair, typ: ContentType, payload: &[u8]) {
+    let mut outbox = record::Outbox::default();
+    pair.client.records().unwrap().encrypt(typ, payload.into(), 0, &mut outbox).unwrap();
+    let mut wire = Vec::new();
+    outbox.take(&mut wire);
+    pair.to_server = wire;
+}
+
+fn refused(pair: &mut Pair) -> Option<String> {
+    let bytes = BytesMut::from(&pair.to_server.concat()[..]);
+    let error = pair.server.handle_input(bytes, &mut Vec::new()).err();
+    named((error, None)).0
+}
+
+#[test]
+fn records_out_of_place_are_refused() {
+    let (ca, leaf) = ca_and_server();
+    let (client, server) = (trusting(&ca).client().unwrap(), leaf.config().server().unwrap());
+    let misbehaved = some("PeerMisbehaved");
+    for (typ, payload, expected) in [
+        (ContentType::Handshake, &[][..], misbehaved.clone()),
+        (ContentType::Handshake, &[24, 0, 0, 1, 2], misbehaved.clone()), // a key update of no kind
+        (ContentType::Handshake, &[24, 0, 0, 1, 0, 24], misbehaved.clone()), // something behind it
+        (ContentType::Handshake, &[4, 0, 0, 0], misbehaved.clone()),     // a ticket from a client
+        (ContentType::Handshake, &[13, 0, 0, 0], misbehaved.clone()),    // a certificate request
+        (ContentType::Handshake, &[4, 255, 0, 0], some("HandshakeTooLarge")),
+        (ContentType::Alert, &[2], misbehaved.clone()),
+        (ContentType::Alert, &[2, 80], some("AlertReceived")),
+        (ContentType::Alert, &[1, 90], None), // user_canceled
+        (ContentType::ChangeCipherSpec, &[1], misbehaved.clone()),
+        (ContentType::Heartbeat, &[1], misbehaved.clone()),
+        (ContentType::Handshake, &[24, 0, 0, 1, 0], None),
+    ] {
+        let mut pair = Pair::connected(&client, &server);
+        forge(&mut pair, typ, payload);
+        assert_eq!(refused(&mut pair), expected, "{typ:?} {payload:?}");
+    }
+    // A handshake message in pieces is put together, but not with data between.
+    let mut pair = Pair::connected(&client, &server);
+    forge(&mut pair, ContentType::Handshake, &[24, 0]);
+    assert_eq!(refused(&mut pair), None);
+    forge(&mut pair, ContentType::ApplicationData, b"x");
+    assert_eq!(refused(&mut pair), misbehaved);
+    // Empty records are allowed, within reason.
+    let mut pair = Pair::connected(&client, &server);
+    let mut outcomes = Vec::new();
+    for _ in 0..32 {
+        forge(&mut pair, ContentType::ApplicationData, b"");
+        outcomes.push(refused(&mut pair));
+    }
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_none()).count(), 31);
+    // Plaintext records and oversized lengths.
+    for bytes in [
+        &[22, 3, 3, 0, 1, 0][..],
+        &[20, 3, 3, 0, 1, 1],
+        &[21, 3, 3, 0, 2, 2, 40],
+        &[23, 3, 3, 0x41, 1],
+        &[23, 3, 3, 255, 255],
+    ] {
+        let mut pair = Pair::connected(&client, &server);
+        pair.to_server = vec![Bytes::copy_from_slice(bytes)];
+        assert_eq!(refused(&mut pair), some("PeerMisbehaved"), "{bytes:?}");
+    }
+    // Too short for its tag.
+    let mut pair = Pair::connected(&client, &server);
+    pair.to_server = vec![Bytes::from_static(&[23, 3, 3, 0, 3, 1, 2, 3])];
+    assert_eq!(refused(&mut pair), some("BadRecord"));
+}
+
+#[test]
+fn an_unending_handshake_is_bounded() {
+    let (_, leaf) = ca_and_server();
+    for size in [1usize, 100, 16_000] {
+        let config = leaf.config().max_handshake_bytes(20_000).server().unwrap();
+        let mut server = Stream::server(&config).unwrap();
+        let mut given = 0;
+        let error = loop {
+            // A ClientHello of 65,535 bytes, in records of `size`.
+            let mut record = BytesMut::from(&[22, 3, 1][..]);
+            let body = if given == 0 {
+                [&[1, 0, 255, 255][..], &vec![0; size]].concat()
+            } else {
+                vec![0; size]
+            };
+            record.extend_from_slice(&(body.len() as u16).to_be_bytes());
+            record.extend_from_slice(&body);
+            given += record.len();
+            if let Err(error) = server.handle_input(record, &mut Vec::new()) {
+                break error;
+            }
+            assert!(given < 40_000);
+        };
+        assert!(matches!(error, Error::HandshakeTooLarge { max: 20_000 }), "{error}");
+    }
+}
+
+#[test]
+fn keys_are_updated_at_their_limit_and_data_goes_on() {
+    let (ca, leaf) = ca_and_server();
+    let mut pair =
+        Pair::connected(&trusting(&ca).client().unwrap(), &leaf.config().server().unwrap());
+    pair.client.records().unwrap().set_tx_limit(3);
+    let mut sent = Vec::new();
+    for i in 0..40 {
+        pair.client.seal(&[pattern(i * 1000)]).unwrap();
+        sent.extend_from_slice(&pattern(i * 1000));
+        assert_eq!(named(pair.drive(1500)), (None, None));
+    }
+    assert_eq!(pair.to_server.concat(), sent);
+}
+
+#[test]
+fn asking_for_many_key_updates_gets_one_answer() {
+    let (ca, leaf) = ca_and_server();
+    let mut pair =
+        Pair::connected(&trusting(&ca).client().unwrap(), &leaf.config().server().unwrap());
+    let mut outbox = record::Outbox::default();
+    for _ in 0..10 {
+        pair.client.records().unwrap().update_key(true, &mut outbox).unwrap();
+    }
+    let mut wire = Vec::new();
+    outbox.take(&mut wire);
+    pair.server.handle_input(BytesMut::from(&wire.concat()[..]), &mut Vec::new()).unwrap();
+    assert!(pair.server.wants_write());
+    let mut answer = Vec::new();
+    pair.server.poll_transmit(&mut answer);
+    assert_eq!(answer.len(), 1);
+    pair.client.handle_input(BytesMut::from(&answer[0][..]), &mut Vec::new()).unwrap();
+    pair.client.seal(&[pattern(8)]).unwrap();
+    pair.server.seal(&[pattern(9)]).unwrap();
+    assert_eq!(named(pair.drive(usize::MAX)), (None, None));
+    assert_eq!(
+        (pair.to_server.concat(), pair.to_client.concat()),
+        (pattern(8).to_vec(), pattern(9).to_vec())
+    );
+}
+
+/// Our client against rustls' own server, and the other way round, with key updates that it asks for.
+#[test]
+fn rustls_itself_understands_us() {
+    let (ca, leaf) = ca_and_server();
+    let (client, server) = (trusting(&ca).client().unwrap(), leaf.config().server().unwrap());
+    for ours_is_client in [true, false] {
+        let (mut ours, mut theirs): (Stream, rustls::Connection) = if ours_is_client {
+            let theirs = rustls::ServerConnection::new(server.rustls.clone()).unwrap();
+            (Stream::client(&client, "server.test").unwrap(), theirs.into())
+        } else {
+            let name = "server.test".try_into().unwrap();
+            let theirs = rustls::ClientConnection::new(client.rustls.clone(), name).unwrap();
+            (Stream::server(&server).unwrap(), theirs.into())
+        };
+        let (mut got, mut answer) = (Vec::new(), Vec::new());
+        for round in 0..30usize {
+            if round > 4 {
+                ours.seal(&[pattern(round * 1777)]).unwrap();
+                theirs.writer().write_all(&pattern(round * 999)).unwrap();
+            }
+            if round % 7 == 6 {
+                theirs.refresh_traffic_keys().unwrap();
+            }
+            for _ in 0..3 {
+                let mut wire = Vec::new();
+                ours.poll_transmit(&mut wire);
+                let wire = wire.concat();
+                let mut rest = &wire[..];
+                while !rest.is_empty() {
+                    theirs.read_tls(&mut rest).unwrap();
+                    theirs.process_new_packets().unwrap();
+                    let mut buffer = [0; 1 << 16];
+                    while let Ok(n @ 1..) = theirs.reader().read(&mut buffer) {
+                        got.extend_from_slice(&buffer[..n]);
+                    }
+                }
+                let mut wire = Vec::new();
+                while theirs.wants_write() {
+                    theirs.write_tls(&mut wire).unwrap();
+                }
+                for chunk in wire.chunks(5000) {
+                    ours.handle_input(BytesMut::from(chunk), &mut answer).unwrap();
+                }
+            }
+        }
+        assert!(ours.records().is_some());
+        let sent: Vec<u8> = (5..30).flat_map(|round| pattern(round * 1777)).collect();
+        assert_eq!(got, sent);
+        let sent: Vec<u8> = (5..30).flat_map(|round| pattern(round * 999)).collect();
+        assert_eq!(answer.concat(), sent);
+    }
+}
+
+#[test]
+fn acknowledged_ciphertext_is_translated_to_plaintext() {
+    let (ca, leaf) = ca_and_server();
+    let mut pair = Pair::new(&trusting(&ca).client().unwrap(), &leaf.config().server().unwrap());
+    pair.client.track_acked();
+    let mut handshake = 0;
+    while pair.client.is_handshaking() || pair.client.wants_write() || pair.server.wants_write() {
+        let mut wire = Vec::new();
+        handshake += pair.client.poll_transmit(&mut wire) as u64;
+        let _ = pair.server.handle_input(BytesMut::from(&wire.concat()[..]), &mut Vec::new());
+        carry(&mut pair.server, &mut pair.client, &mut pair.to_client, usize::MAX, &mut None);
+    }
+    pair.client.seal(&[pattern(100)]).unwrap();
+    pair.client.seal(&[pattern(16_384 + 50)]).unwrap();
+    let mut wire = Vec::new();
+    pair.client.poll_transmit(&mut wire);
+    let ends: Vec<u64> = wire
+        .iter()
+        .scan(handshake, |end, record| {
+            *end += record.len() as u64;
+            Some(*end)
+        })
+        .collect();
+    assert_eq!(pair.client.plaintext_acked(handshake), 0);
+    assert_eq!(pair.client.plaintext_acked(ends[0] - 1), 0);
+    assert_eq!(pair.client.plaintext_acked(ends[0]), 100);
+    assert_eq!(pair.client.plaintext_acked(ends[2] - 1), 100 + 16_384);
+    assert_eq!(pair.client.plaintext_acked(3), 100 + 16_384, "never back");
+    assert_eq!(pair.client.plaintext_acked(u64::MAX), 100 + 16_384 + 50);
+}
+
+#[test]
+fn self_signed_certificates_serve_by_pin_and_as_ca() {
+    let own = self_signed(&["localhost", "127.0.0.1", "::1", "*.example.test"]).unwrap();
+    let server = Config::new()
+        .identity_pem(own.certificate_pem.clone(), own.key_pem.clone())
+        .server()
+        .unwrap();
+    assert_eq!(server.pin(), own.pin);
+    let pinned = Config::new().pin(own.pin).client().unwrap();
+    let as_ca = Config::new().ca_pem(own.certificate_pem.clone()).client().unwrap();
+    for name in ["localhost", "127.0.0.1", "::1", "a.example.test"] {
+        assert_eq!(named(Pair::named(&pinned, &server, name).drive(usize::MAX)), (None, None));
+        assert_eq!(
+            named(Pair::named(&as_ca, &server, name).drive(usize::MAX)),
+            (None, None),
+            "{name}"
+        );
+    }
+    assert_eq!(
+        named(Pair::named(&as_ca, &server, "10.0.0.1").drive(usize::MAX)).0,
+        some("WrongName")
+    );
+    assert!(matches!(self_signed(&["two words"]), Err(Error::BadServerName { .. })));
+    assert!(matches!(self_signed(&[] as &[&str]), Err(Error::BadServerName { .. })));
+    assert_eq!(
+        format!("{own:?}"),
+        format!("SelfSigned {{ pin: Pin({}), .. }}", own.pin),
+        "no key in logs"
+    );
+}
+
+#[cfg(feature = "system-roots")]
+#[test]
+fn system_roots_trust_nobody_of_ours() {
+    let (_, leaf) = ca_and_server();
+    match Config::new().system_roots().client() {
+        Ok(client) => {
+            let (client, _) =
+                Pair::new(&client, &leaf.config().server().unwrap()).drive(usize::MAX);
+            assert!(matches!(client, Some(Error::NotTrusted { .. })));
+        }
+        // A system may have none.
+        Err(error) => assert!(matches!(error, Error::NoSystemRoots { .. }), "{error}"),
+    }
+}
+
+#[test]
+fn random_traffic_arrives_as_it_was_sent() {
+    let (ca, leaf) = ca_and_server();
+    let (client, server) = (trusting(&ca).client().unwrap(), leaf.config().server().unwrap());
+    for seed in 1..20u64 {
+        println!("seed {seed}");
+        let mut state = seed;
+        let mut random = move |n: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % n
+        };
+        let mut pair = Pair::new(&client, &server);
+        pair.drive(1 + random(400));
+        pair.client.records().unwrap().set_tx_limit(2 + random(5) as u64);
+        let (mut sent, mut answered) = (Vec::new(), Vec::new());
+        for _ in 0..60 {
+            let chunks: Vec<Bytes> =
+                (0..random(40)).map(|_| pattern(random(2) * random(3000))).collect();
+            if random(2) == 0 {
+                sent.extend_from_slice(&chunks.concat());
+                pair.client.seal(&chunks).unwrap();
+            } else {
+                answered.extend_from_slice(&chunks.concat());
+                pair.server.seal(&chunks).unwrap();
+            }
+            if random(3) == 0 {
+                assert_eq!(named(pair.drive(1 + random(30_000))), (None, None));
+            }
+        }
+        pair.client.close();
+        pair.server.close();
+        assert_eq!(named(pair.drive(1 + random(100))), (None, None));
+        assert_eq!(pair.to_server.concat(), sent);
+        assert_eq!(pair.to_client.concat(), answered);
+        assert!(pair.client.handle_end().is_ok() && pair.server.handle_end().is_ok());
+    }
+}
+
+#[test]
+fn alerts_are_named() {
+    assert!(matches!(
+        error::alert_received(AlertDescription::CertificateRequired),
+        Error::ClientCertificateRequired
+    ));
+    let Error::AlertReceived { description, .. } =
+        error::alert_received(AlertDescription::from(200))
+    else {
+        panic!()
+    };
+    assert_eq!(description, "number 200");
+}
+
+#[test]
+fn fuzz_seeds_hold() {
+    let mut state = 7u64;
+    let mut random = move || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u8
+    };
+    for round in 0..400 {
+        let mut bytes = vec![round as u8, random()];
+        if round % 3 == 0 {
+            bytes.extend([22, 3, 3, 0]);
+        }
+        for _ in 0..usize::from(random()) {
+            bytes.push(if round % 4 == 3 && bytes.len() % 3 == 2 {
+                random() % 8
+            } else {
+                random()
+            });
+        }
+        fuzzing::input(&bytes);
+    }
+    fuzzing::input(&[]);
+    for mode in 0..4 {
+        fuzzing::input(&[mode, 1]);
+    }
+}

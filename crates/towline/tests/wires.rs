@@ -1,0 +1,54 @@
+//! Every wire, over real sockets and both drivers.
+
+use std::time::Duration;
+
+use towline::{Config, Connection, Context, DriverChoice, Endpoint, Message};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn echo(connection: &Connection, message: Message) {
+    let reply = Message::reply_to(&message, message.data.clone());
+    connection.try_send(reply).unwrap();
+}
+
+fn identity() -> (String, String) {
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let mut params = rcgen::CertificateParams::new(names).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "towline test");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    (certificate.pem(), key.serialize_pem())
+}
+
+#[test]
+fn each_wire_echoes_each_size_it_can_carry() {
+    let (certificate, key) = identity();
+    let config = Config::builder()
+        .certificate_pem(certificate.clone(), key)
+        .ca_pem(certificate)
+        .build()
+        .unwrap();
+    for driver in [DriverChoice::Epoll, DriverChoice::IoUring] {
+        let context = Context::builder().threads(2).driver(driver).build().unwrap();
+        let endpoint = Endpoint::new(&context, &config);
+        for scheme in ["tcp", "tls", "ftcp", "ftcps"] {
+            let url = format!("{scheme}://127.0.0.1:0");
+            let listener = endpoint.listen_with(url, |_: &Connection| echo).unwrap();
+            let connection = endpoint.connect_blocking(listener.url()).unwrap();
+            let largest = connection.capabilities().max_message;
+            for size in [0, 1, 64, 4096, 16_384, 65_519, 1 << 20, 16 << 20] {
+                if size > largest {
+                    let error = connection.send_blocking(vec![0; size]).unwrap_err().to_string();
+                    assert!(error.contains("limit"), "{error}");
+                    continue;
+                }
+                let data: Vec<u8> = (0..size).map(|i| (i * 31 % 251) as u8).collect();
+                let reply = connection.request_blocking(data.clone(), PATIENCE).unwrap();
+                assert!(reply.data == data, "{size} bytes over {scheme} and {driver:?}");
+                assert_eq!(reply.tls.is_some(), connection.capabilities().encrypted);
+            }
+            connection.flush_blocking().unwrap();
+            connection.close_blocking().unwrap();
+        }
+    }
+}
