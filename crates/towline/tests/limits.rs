@@ -7,8 +7,10 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use common::proxy::{Cut, Proxy};
-use common::{PATIENCE, Random, Recorder, block_on, each_driver, eventually, everywhere, ms, quick};
-use towline::{ConfigError, Config, ConnectError, Context, Event, Message};
+use common::{
+    PATIENCE, Random, Recorder, block_on, each_driver, eventually, everywhere, ms, quick,
+};
+use towline::{Config, ConfigError, ConnectError, Context, Event, Message};
 
 /// Reads until the peer closes; true if it did within patience.
 fn closes(stream: &mut TcpStream) -> bool {
@@ -67,18 +69,17 @@ fn peers_that_connect_and_say_nothing_time_out_and_others_get_in() {
 #[test]
 fn connections_that_nobody_accepts_are_bounded() {
     each_driver(|side| {
-        let config = quick().max_unaccepted(4).connect_timeout(ms(1500)).build().unwrap();
+        let config = quick().max_unaccepted(4).max_handshakes(8).build().unwrap();
         let (_context, endpoint) = side.endpoint(&config);
         let listener = endpoint.listen("tcp://127.0.0.1:0").unwrap();
         let (_client_context, client_endpoint) = side.endpoint(&quick().build().unwrap());
-        let connecting: Vec<_> = (0..300)
-            .map(|_| client_endpoint.connect(listener.url()))
-            .collect();
+        let connecting: Vec<_> =
+            (0..300).map(|_| client_endpoint.connect(listener.url())).collect();
         // Some are in, the rest wait in the kernel, and all get in once somebody accepts.
         let mut accepted = Vec::new();
         while accepted.len() < 300 {
-            // What a burst brings at once: the driver's ready ones and those in their handshakes.
-            assert!(listener.connections() - accepted.len() <= 4 + 64 + 64 + 1);
+            // What a burst brings on top: those in their handshakes, and the driver's ready ones.
+            assert!(listener.connections() - accepted.len() <= 4 + 8 + 64 + 64);
             accepted.push(listener.accept_blocking().unwrap());
         }
         for connecting in connecting {
@@ -126,44 +127,42 @@ fn garbage_inside_a_session_costs_the_wire_and_not_the_session() {
     each_driver(|side| {
         let (_context, endpoint) = side.endpoint(&quick().build().unwrap());
         let listener = endpoint.listen("tcp://127.0.0.1:0").unwrap();
-        // A middle that writes nonsense into the stream towards the client, once.
+        // A middle that writes nonsense between two frames towards the client when told to. (Inside a frame it would be
+        // taken for data: a plain wire has no protection against that, and TLS has.)
         let middle = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("tcp://{}", middle.local_addr().unwrap());
         let target = listener.local_address();
+        let (tell, told) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            for number in 0.. {
-                let Ok((client, _)) = middle.accept() else { return };
+            while let Ok((client, _)) = middle.accept() {
                 let server = TcpStream::connect(target).unwrap();
-                let (mut up, mut down) = (client.try_clone().unwrap(), client);
-                let (mut to, mut from) = (server.try_clone().unwrap(), server);
-                std::thread::spawn(move || std::io::copy(&mut up, &mut to));
-                std::thread::spawn(move || {
-                    let mut buffer = [0; 4096];
-                    let mut seen = 0;
-                    while let Ok(read @ 1..) = from.read(&mut buffer) {
-                        seen += read;
-                        if down.write_all(&buffer[..read]).is_err() {
-                            return;
-                        }
-                        if number == 0 && seen > 1000 {
-                            // A control frame that is longer than any may be.
-                            down.write_all(&[0x07, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]).ok();
-                        }
-                    }
-                });
+                tell.send(client.try_clone().unwrap()).ok();
+                for (mut from, mut to) in
+                    [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)]
+                {
+                    std::thread::spawn(move || {
+                        std::io::copy(&mut from, &mut to).ok();
+                        to.shutdown(std::net::Shutdown::Both).ok();
+                        from.shutdown(std::net::Shutdown::Both).ok();
+                    });
+                }
             }
         });
         let seen = Recorder::default();
         let client = block_on(endpoint.connect_with(url, seen.clone())).unwrap();
         let server = listener.accept_blocking().unwrap();
+        let mut wire = told.recv().unwrap();
         for i in 0..200u32 {
             server.send_blocking(vec![i as u8; 100]).unwrap();
+            if i == 100 {
+                server.flush_blocking().unwrap();
+                // A control frame that is longer than any may be.
+                wire.write_all(&[0x07, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]).unwrap();
+                seen.wait_for("the loss", 1, |event| matches!(event, Event::Disconnected(_)));
+            }
         }
         let lost = seen.wait_for("the loss", 1, |event| matches!(event, Event::Disconnected(_)));
-        assert!(
-            matches!(&lost, Event::Disconnected(towline::WireError::Protocol(_))),
-            "{lost:?}"
-        );
+        assert!(matches!(&lost, Event::Disconnected(towline::WireError::Protocol(_))), "{lost:?}");
         seen.wait_for("all messages", 200, |event| matches!(event, Event::Message(_)));
         seen.wait_for("the next wire", 2, |event| matches!(event, Event::Connected(_)));
         let messages: Vec<_> = seen
@@ -189,7 +188,8 @@ fn events_come_in_their_order_and_the_end_once_and_last() {
         let listener = server_endpoint.listen("tcp://127.0.0.1:0").unwrap();
         let mut proxy = Proxy::new(&listener.url());
         let seen = Recorder::default();
-        let client = block_on(client_endpoint.connect_with(proxy.url("tcp"), seen.clone())).unwrap();
+        let client =
+            block_on(client_endpoint.connect_with(proxy.url("tcp"), seen.clone())).unwrap();
         assert_eq!(seen.names(), ["connected"], "told before connect returns");
         for round in 1..=3 {
             proxy.cut(Cut::Fin);
@@ -240,7 +240,8 @@ fn a_subscription_that_nobody_reads_is_bounded_and_counts() {
             last = Some(event);
         }
         assert!(matches!(last, Some(Event::Closed(_))), "{last:?}");
-        assert_eq!(count, 256);
+        // The last one may have come while the others were being read.
+        assert!((256..=257).contains(&count), "{count}");
         assert!(idle.dropped() > 0);
         assert!(idle.next_blocking().is_none());
     });
@@ -315,7 +316,7 @@ fn nothing_is_left_of_connections_that_have_ended() {
         // Sockets linger for their last words, and then they are gone too.
         eventually("no sockets", || {
             let stats = _context.stats();
-            (stats.connections, stats.links) == (0, 0)
+            (stats.connections, stats.wires) == (0, 0) && stats.timers < 700
         });
     });
 }
