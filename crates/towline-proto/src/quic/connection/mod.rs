@@ -272,10 +272,11 @@ impl Conn {
     /// Lets the engine and its endpoint talk, and turns what the engine says into our events.
     pub(super) fn settle(&mut self, now: Instant, endpoint: &mut engine::Endpoint) -> Settled {
         let mut settled = Settled::default();
+        let mut draining = false;
         loop {
             while let Some(event) = self.inner.poll_endpoint_events() {
                 settled.drained |= event.is_drained();
-                self.life.peer_acked |= event.is_draining();
+                draining |= event.is_draining();
                 if let Some(back) = endpoint.handle_event(self.handle, event) {
                     self.inner.handle_event(back);
                 }
@@ -283,6 +284,8 @@ impl Conn {
             let Some(event) = self.inner.poll() else { break };
             self.on_engine_event(event);
         }
+        // Draining without an end in the same breath: the peer's close came. When our own timer ends it, both come together.
+        self.life.peer_acked |= draining && !settled.drained;
         self.life.drained |= settled.drained;
         self.check_certificate(now);
         if self.life.connected && !self.life.ending {

@@ -1,0 +1,17 @@
+//! QUIC under virtual time: a pair of endpoints and a network between them that does what it is told, from a seed.
+
+#![allow(unreachable_pub)]
+
+mod pair;
+
+mod abuse;
+mod certificates;
+mod congestion;
+mod datagrams;
+mod handshake;
+mod interop;
+mod migration;
+mod options;
+mod random;
+mod resumption;
+mod streams;
