@@ -268,7 +268,7 @@ impl engine::Controller for Watched {
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
-        self.factory.observed.on_packet_acked(now, sent, bytes, pn);
+        self.factory.observed.on_packet_acked(sent, bytes, pn);
         self.inner.on_ack(now, sent, bytes, pn, app_limited, rtt);
     }
 
@@ -279,7 +279,7 @@ impl engine::Controller for Watched {
         app_limited: bool,
         largest: Option<u64>,
     ) {
-        self.factory.observed.on_acks_end(in_flight);
+        self.factory.observed.on_acks_end();
         self.inner.on_end_acks(now, in_flight, app_limited, largest);
     }
 

@@ -22,7 +22,7 @@ pub(super) struct Observed {
     max_streams: [AtomicU64; 2],
     /// One more than the highest limit that the peer said it was blocked at, by direction; 0 for never.
     blocked_at: [AtomicU64; 2],
-    /// Whether packets wait for an acknowledgement, and since when (nanoseconds from `base`) none of them got one.
+    /// Whether packets were sent since the last acknowledgement, and when (nanoseconds from `base`) the first of them was.
     outstanding: AtomicBool,
     progress: AtomicU64,
     track_datagrams: bool,
@@ -172,8 +172,7 @@ impl Observed {
         }
     }
 
-    pub(super) fn on_packet_acked(&self, now: Instant, sent: Instant, bytes: u64, pn: u64) {
-        self.mark_progress(now);
+    pub(super) fn on_packet_acked(&self, sent: Instant, bytes: u64, pn: u64) {
         if !self.track_datagrams {
             return;
         }
@@ -183,10 +182,9 @@ impl Observed {
         });
     }
 
-    pub(super) fn on_acks_end(&self, in_flight: u64) {
-        if in_flight == 0 {
-            self.outstanding.store(false, Relaxed);
-        }
+    /// Acknowledgements came. What is still in flight will be sent again if it is lost, and then counts anew.
+    pub(super) fn on_acks_end(&self) {
+        self.outstanding.store(false, Relaxed);
     }
 
     pub(super) fn on_packet_lost(&self, bytes: u16, pn: u64) {

@@ -142,7 +142,7 @@ fn random_bytes_into_both_kinds_of_endpoint() {
         pair.inject(up, path, &bytes);
     }
     pair.drive(Duration::from_secs(1));
-    assert_eq!(pair.server.stats().datagrams_received + pair.client.stats().datagrams_received, 5_000);
+    assert!(pair.server.stats().datagrams_received + pair.client.stats().datagrams_received >= 5_000);
     pair.established();
 }
 

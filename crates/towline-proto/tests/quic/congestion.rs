@@ -190,8 +190,9 @@ fn the_window_starts_where_it_is_told_to_and_again_after_a_pause() {
         pair.seen_up.datagrams - before
     };
     let second = Duration::from_secs(1);
-    assert!((10..=14).contains(&first_flight(10, None, second)));
-    assert!((40..=50).contains(&first_flight(40, None, second)));
+    // Packets of the size that the handshake starts with; by now they are larger and so fewer.
+    assert!((8..=14).contains(&first_flight(10, None, second)));
+    assert!((33..=50).contains(&first_flight(40, None, second)));
     let grown = first_flight(10, Some(Duration::from_millis(300)), second);
     assert!(grown > 200, "without a pause the window is kept: {grown}");
     let afresh = first_flight(10, Some(Duration::from_secs(2)), second);
@@ -297,6 +298,9 @@ fn no_network_drives_a_stream_into_too_many_gaps() {
         let data = pattern(8 << 20);
         let (mut at, mut got) = (0, Vec::new());
         pair.drive_until(Duration::from_secs(20), |pair| {
+            if pair.server.connection(server).is_none() || pair.client.connection(client).is_none() {
+                return true;
+            }
             while at < data.len()
                 && let Ok(n) = pair.client_conn(client).write(stream, &data[at..])
             {

@@ -291,7 +291,7 @@ impl Pair {
         }
     }
 
-    pub fn links(&mut self, change: impl Fn(&mut Link)) {
+    pub fn links(&mut self, mut change: impl FnMut(&mut Link)) {
         change(&mut self.up);
         change(&mut self.down);
     }

@@ -352,6 +352,14 @@ impl World {
             }
         }
         for end in 0..2 {
+            let [client, server] = &self.ends;
+            let (mine, theirs) = if end == 0 { (client, server) } else { (server, client) };
+            for (stream, sent) in &theirs.sent {
+                let got = mine.got.get(stream).map(|got| (got.bytes.len(), got.finished, got.aborted, got.closed));
+                println!("end {end} {stream:?} sent {} {} {} got {got:?} stopped {}", sent.bytes.len(), sent.finished, sent.reset, mine.stopped.contains(stream));
+            }
+            let events = if end == 0 { &self.pair.client_events } else { &self.pair.server_events };
+            println!("{:?}", events.last());
             assert!(self.is_done(end), "end {end} has not got everything");
         }
     }

@@ -74,12 +74,13 @@ impl Endpoint {
         incoming: engine::Incoming,
         hello: Option<BytesMut>,
     ) {
-        if self.stats.connections >= self.config.max_connections as u64 {
+        let waiting = self.gate.waiting.len() as u64;
+        if self.stats.connections + waiting >= self.config.max_connections as u64 {
             self.stats.refused_connections += 1;
             self.refuse(now, incoming);
             return;
         }
-        if self.stats.handshakes >= self.config.max_handshakes as u64 {
+        if self.stats.handshakes + waiting >= self.config.max_handshakes as u64 {
             self.stats.ignored_handshakes += 1;
             self.engine.ignore(incoming);
             return;
@@ -115,12 +116,13 @@ impl Endpoint {
 
     /// Whether clients have to prove their address before anything is spent on them.
     fn is_under_pressure(&self) -> bool {
+        let handshakes = self.stats.handshakes + self.gate.waiting.len() as u64;
         let above = match self.config.retry {
             RetryPolicy::Never => return false,
             RetryPolicy::Always => return true,
-            RetryPolicy::AboveHandshakes(limit) => self.stats.handshakes >= limit as u64,
+            RetryPolicy::AboveHandshakes(limit) => handshakes >= limit as u64,
         };
-        let used = self.stats.handshakes.saturating_mul(HANDSHAKE_MEMORY);
+        let used = handshakes.saturating_mul(HANDSHAKE_MEMORY);
         let allowed = self.config.memory / 65_535 * u64::from(self.config.retry_memory_limit);
         above || used > allowed
     }
@@ -322,7 +324,8 @@ impl Endpoint {
             .transport_config(server.inner.transport.plain())
             .migration(server.options().migration)
             .validation_token_config(tokens)
-            .max_incoming(self.config.max_incoming)
+            // One more than ours, so that it is ours that is met and counted.
+            .max_incoming(self.config.max_incoming.saturating_add(1))
             .incoming_buffer_size(self.config.incoming_buffer)
             .incoming_buffer_size_total(self.config.incoming_buffer_total)
             .time_source(self.clock.clone());
