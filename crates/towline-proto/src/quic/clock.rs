@@ -22,6 +22,11 @@ impl Clock {
         self.elapsed_ns.store(u64::try_from(elapsed).unwrap_or(u64::MAX), Relaxed);
     }
 
+    /// The last `now` that was given.
+    pub(super) fn now(&self) -> Instant {
+        self.start + Duration::from_nanos(self.elapsed_ns.load(Relaxed))
+    }
+
     pub(super) fn wall(&self) -> SystemTime {
         self.wall + Duration::from_nanos(self.elapsed_ns.load(Relaxed))
     }

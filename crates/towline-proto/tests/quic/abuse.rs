@@ -10,7 +10,10 @@ use crate::pair::*;
 fn ask_from(pair: &mut Pair, port: u16) -> ConnectionId {
     let config = pair.client_config.clone();
     let local = SocketAddr::from(([192, 0, 2, 1], port));
-    pair.connect_with(&config, ConnectParams { local_address: Some(local), ..ConnectParams::default() })
+    pair.connect_with(
+        &config,
+        ConnectParams { local_address: Some(local), ..ConnectParams::default() },
+    )
 }
 
 #[test]
@@ -22,12 +25,19 @@ fn connections_beyond_the_limit_are_refused() {
     }
     let stats = pair.server.stats();
     assert_eq!((stats.connections, stats.refused_connections), (2, 1));
-    assert!(pair.client_events.iter().any(|(_, e)| matches!(e, Event::TransportShutdown(CloseReason::Refused))));
+    assert!(
+        pair.client_events
+            .iter()
+            .any(|(_, e)| matches!(e, Event::TransportShutdown(CloseReason::Refused)))
+    );
     let mut setup = Setup::new();
     setup.client_endpoint.max_connections = 0;
     let mut pair = setup.build();
     let config = pair.client_config.clone();
-    let error = pair.client.connect(pair.now, &config, server_address(), NAME, ConnectParams::default()).unwrap_err();
+    let error = pair
+        .client
+        .connect(pair.now, &config, server_address(), NAME, ConnectParams::default())
+        .unwrap_err();
     assert!(matches!(error, ConnectError::TooManyConnections(0)));
 }
 
@@ -38,7 +48,8 @@ fn handshakes_beyond_the_limit_are_ignored_and_come_again() {
         ask_from(&mut pair, port);
     }
     pair.drive(Duration::from_secs(20));
-    let confirmed = pair.client_events.iter().filter(|(_, e)| matches!(e, Event::HandshakeConfirmed)).count();
+    let confirmed =
+        pair.client_events.iter().filter(|(_, e)| matches!(e, Event::HandshakeConfirmed)).count();
     assert!(confirmed >= 2, "{confirmed}");
     assert!(pair.server.stats().ignored_handshakes >= 1);
     assert_eq!(pair.server.stats().handshakes, 0);
@@ -78,7 +89,11 @@ fn under_pressure_clients_prove_their_address() {
         let stats = pair.server.stats();
         assert!(stats.retries >= 1 && stats.retries < 6, "{stats:?}");
         pair.drive(Duration::from_secs(20));
-        let confirmed = pair.client_events.iter().filter(|(_, e)| matches!(e, Event::HandshakeConfirmed)).count();
+        let confirmed = pair
+            .client_events
+            .iter()
+            .filter(|(_, e)| matches!(e, Event::HandshakeConfirmed))
+            .count();
         assert_eq!(confirmed, 6);
     }
 }
@@ -142,7 +157,9 @@ fn random_bytes_into_both_kinds_of_endpoint() {
         pair.inject(up, path, &bytes);
     }
     pair.drive(Duration::from_secs(1));
-    assert!(pair.server.stats().datagrams_received + pair.client.stats().datagrams_received >= 5_000);
+    assert!(
+        pair.server.stats().datagrams_received + pair.client.stats().datagrams_received >= 5_000
+    );
     pair.established();
 }
 
@@ -183,7 +200,10 @@ fn a_client_that_stops_in_the_middle_is_forgotten() {
     pair.drive(Duration::from_secs(11));
     let stats = pair.server.stats();
     assert_eq!((stats.handshakes, stats.connections, stats.handshake_timeouts), (0, 0, 1));
-    assert!(matches!(pair.server_events.last(), Some((_, Event::Closed { is_handshake_completed: false, .. }))));
+    assert!(matches!(
+        pair.server_events.last(),
+        Some((_, Event::Closed { is_handshake_completed: false, .. }))
+    ));
 }
 
 #[test]
@@ -202,6 +222,8 @@ fn many_connections_come_and_go_without_a_trace() {
         assert_eq!((endpoint.stats().connections, endpoint.stats().handshakes), (0, 0));
     }
     assert_eq!(pair.server.stats().accepted, 200);
-    let closed = |events: &[(ConnectionId, Event)]| events.iter().filter(|(_, e)| matches!(e, Event::Closed { .. })).count();
+    let closed = |events: &[(ConnectionId, Event)]| {
+        events.iter().filter(|(_, e)| matches!(e, Event::Closed { .. })).count()
+    };
     assert_eq!((closed(&pair.client_events), closed(&pair.server_events)), (200, 200));
 }

@@ -42,7 +42,10 @@ fn a_server_of_another_name_is_rejected() {
         .build();
     let client = pair.connect();
     pair.drive(Duration::from_secs(2));
-    assert!(matches!(reason(&pair, &pair.client_events, client), CloseReason::CertificateRejected { .. }));
+    assert!(matches!(
+        reason(&pair, &pair.client_events, client),
+        CloseReason::CertificateRejected { .. }
+    ));
 }
 
 #[test]
@@ -56,7 +59,10 @@ fn a_pinned_certificate_needs_no_authority() {
             .build();
         let client = pair.connect();
         pair.drive(Duration::from_secs(2));
-        assert_eq!(of(&pair.client_events, client).any(|e| matches!(e, Event::Connected { .. })), ok);
+        assert_eq!(
+            of(&pair.client_events, client).any(|e| matches!(e, Event::Connected { .. })),
+            ok
+        );
     }
 }
 
@@ -89,7 +95,10 @@ fn the_handshake_stands_still_until_the_verdict() {
         let decided = pair.now;
         pair.establish(client);
         if loss == 0.0 {
-            assert!(pair.now - decided <= Duration::from_millis(20), "one round trip to the confirmation");
+            assert!(
+                pair.now - decided <= Duration::from_millis(20),
+                "one round trip to the confirmation"
+            );
         }
     }
 }
@@ -122,14 +131,22 @@ fn no_verdict_in_time_is_one_against() {
 #[test]
 fn a_verdict_for_does_not_overrule_our_own_verification() {
     let other = certificate(&[NAME]);
-    let mut pair =
-        Setup::new().server(|s| s.identity = identity_of(&other)).client(|c| c.options.custom_verify = true).build();
+    let mut pair = Setup::new()
+        .server(|s| s.identity = identity_of(&other))
+        .client(|c| c.options.custom_verify = true)
+        .build();
     let client = pair.connect();
     pair.drive(Duration::from_millis(100));
-    assert!(matches!(&pair.client_events[..], [(_, Event::PeerCertificate { verified: Some(Err(_)), .. })]));
+    assert!(matches!(
+        &pair.client_events[..],
+        [(_, Event::PeerCertificate { verified: Some(Err(_)), .. })]
+    ));
     pair.client_conn(client).certificate_verdict(Verdict::Accept).unwrap();
     pair.drive(Duration::from_secs(2));
-    assert!(matches!(reason(&pair, &pair.client_events, client), CloseReason::CertificateRejected { .. }));
+    assert!(matches!(
+        reason(&pair, &pair.client_events, client),
+        CloseReason::CertificateRejected { .. }
+    ));
 }
 
 #[test]
@@ -142,7 +159,10 @@ fn without_anchors_the_application_alone_decides() {
         .build();
     let client = pair.connect();
     pair.drive(Duration::from_millis(100));
-    assert!(matches!(&pair.client_events[..], [(_, Event::PeerCertificate { verified: None, .. })]));
+    assert!(matches!(
+        &pair.client_events[..],
+        [(_, Event::PeerCertificate { verified: None, .. })]
+    ));
     pair.client_conn(client).certificate_verdict(Verdict::Accept).unwrap();
     pair.establish(client);
 }
@@ -156,7 +176,8 @@ fn a_server_judges_its_clients() {
             .build();
         let client = pair.connect();
         pair.drive(Duration::from_millis(200));
-        let Some((server, Event::PeerCertificate { chain, .. })) = pair.server_events.first() else {
+        let Some((server, Event::PeerCertificate { chain, .. })) = pair.server_events.first()
+        else {
             panic!("{:?}", pair.server_events)
         };
         assert_eq!(chain.len(), 1);
@@ -190,9 +211,11 @@ fn a_client_without_a_certificate_is_not_judged() {
 fn a_required_client_certificate_is_required() {
     let good = certificate(&["client"]);
     let anchor = good.cert.der().clone();
-    for (identity, ok) in
-        [(Some(identity_of(&good)), true), (Some(identity_of(&certificate(&["other"]))), false), (None, false)]
-    {
+    for (identity, ok) in [
+        (Some(identity_of(&good)), true),
+        (Some(identity_of(&certificate(&["other"]))), false),
+        (None, false),
+    ] {
         let anchor = anchor.clone();
         let mut pair = Setup::new()
             .server(|s| s.client_verification = ClientVerification::Required(vec![anchor]))
@@ -200,9 +223,13 @@ fn a_required_client_certificate_is_required() {
             .build();
         let client = pair.connect();
         pair.drive(Duration::from_secs(3));
-        let confirmed = of(&pair.client_events, client).any(|e| matches!(e, Event::HandshakeConfirmed));
+        let confirmed =
+            of(&pair.client_events, client).any(|e| matches!(e, Event::HandshakeConfirmed));
         assert_eq!(confirmed, ok);
-        assert_eq!(pair.server_events.iter().any(|(_, e)| matches!(e, Event::Connected { .. })), ok);
+        assert_eq!(
+            pair.server_events.iter().any(|(_, e)| matches!(e, Event::Connected { .. })),
+            ok
+        );
     }
 }
 

@@ -39,7 +39,9 @@ fn datagrams_go_both_ways_up_to_the_limit() {
     assert_eq!(received(&pair.server_events), [data]);
     assert_eq!(received(&pair.client_events), [Bytes::new()]);
     let limit = pair.client_conn(client).max_datagram().unwrap();
-    let refused = pair.client_conn(client).send_datagram(Bytes::from(vec![0; limit + 1]), DatagramOptions::default());
+    let refused = pair
+        .client_conn(client)
+        .send_datagram(Bytes::from(vec![0; limit + 1]), DatagramOptions::default());
     assert_eq!(refused, Err(DatagramError::TooLarge { size: limit + 1, limit }));
 }
 
@@ -66,9 +68,14 @@ fn a_peer_that_takes_none_says_so() {
     let (client, server) = pair.established();
     let refused = pair.client_conn(client).send_datagram(Bytes::new(), DatagramOptions::default());
     assert_eq!(refused, Err(DatagramError::Unsupported));
-    assert!(of(&pair.client_events, client).any(|e| matches!(e, Event::DatagramStateChanged { send_enabled: false, .. })));
+    assert!(
+        of(&pair.client_events, client)
+            .any(|e| matches!(e, Event::DatagramStateChanged { send_enabled: false, .. }))
+    );
     // It may still send.
-    pair.server_conn(server).send_datagram(Bytes::from_static(b"x"), DatagramOptions::default()).unwrap();
+    pair.server_conn(server)
+        .send_datagram(Bytes::from_static(b"x"), DatagramOptions::default())
+        .unwrap();
     pair.drive(Duration::from_millis(50));
     assert_eq!(received(&pair.client_events).len(), 1);
 }
@@ -87,12 +94,16 @@ fn every_datagram_has_its_fate() {
     pair.up.loss = 0.0;
     pair.client_conn(client).ping();
     pair.drive(Duration::from_secs(3));
-    let came: std::collections::HashSet<u32> =
-        received(&pair.server_events).iter().map(|d| u32::from_be_bytes(d[..].try_into().unwrap())).collect();
+    let came: std::collections::HashSet<u32> = received(&pair.server_events)
+        .iter()
+        .map(|d| u32::from_be_bytes(d[..].try_into().unwrap()))
+        .collect();
     let mut lost = 0;
     for (n, id) in ids.iter().enumerate() {
         match states(&pair.client_events, *id)[..] {
-            [DatagramState::Sent, DatagramState::Acknowledged] => assert!(came.contains(&(n as u32)), "{n}"),
+            [DatagramState::Sent, DatagramState::Acknowledged] => {
+                assert!(came.contains(&(n as u32)), "{n}")
+            }
             [DatagramState::Sent, DatagramState::Lost] => {
                 lost += 1;
                 assert!(!came.contains(&(n as u32)), "{n} came although it was called lost");
@@ -117,7 +128,10 @@ fn many_datagrams_in_one_packet_are_told_apart() {
     pair.drive(Duration::from_secs(1));
     assert!(pair.client_conn(client).stats().packets_sent < 100);
     for id in ids {
-        assert_eq!(states(&pair.client_events, id), [DatagramState::Sent, DatagramState::Acknowledged]);
+        assert_eq!(
+            states(&pair.client_events, id),
+            [DatagramState::Sent, DatagramState::Acknowledged]
+        );
     }
 }
 
@@ -155,7 +169,10 @@ fn a_full_queue_refuses_and_tells_when_it_has_room() {
     let (client, _) = pair.established();
     let mut taken = 0;
     let error = loop {
-        match pair.client_conn(client).send_datagram(Bytes::from(vec![0; 1_000]), DatagramOptions::default()) {
+        match pair
+            .client_conn(client)
+            .send_datagram(Bytes::from(vec![0; 1_000]), DatagramOptions::default())
+        {
             Ok(_) => taken += 1,
             Err(error) => break error,
         }
@@ -170,7 +187,10 @@ fn a_full_queue_refuses_and_tells_when_it_has_room() {
 fn what_is_queued_at_the_end_is_canceled() {
     let mut pair = Setup::new().options(|o| o.datagram_states = true).build();
     let (client, _) = pair.established();
-    let id = pair.client_conn(client).send_datagram(Bytes::from_static(b"x"), DatagramOptions::default()).unwrap();
+    let id = pair
+        .client_conn(client)
+        .send_datagram(Bytes::from_static(b"x"), DatagramOptions::default())
+        .unwrap();
     let now = pair.now;
     pair.client_conn(client).close(now, 0, Bytes::new());
     pair.drive(Duration::from_secs(1));
@@ -185,7 +205,9 @@ fn unread_datagrams_make_room_for_newer_ones() {
     pair.drive(Duration::from_millis(300));
     for _ in 0..10 {
         for _ in 0..20 {
-            let _ = pair.client_conn(client).send_datagram(Bytes::from(vec![0; 1_000]), DatagramOptions::default());
+            let _ = pair
+                .client_conn(client)
+                .send_datagram(Bytes::from(vec![0; 1_000]), DatagramOptions::default());
         }
         pair.drive(Duration::from_millis(50));
     }

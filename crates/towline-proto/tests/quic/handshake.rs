@@ -18,7 +18,10 @@ fn both_ends_connect_and_agree() {
             }
             _ => None,
         });
-        assert_eq!(connected, Some((false, Some(Bytes::from_static(ALPN)), EarlyData::None, false)));
+        assert_eq!(
+            connected,
+            Some((false, Some(Bytes::from_static(ALPN)), EarlyData::None, false))
+        );
     }
     assert_eq!(pair.client_conn(client).alpn().as_deref(), Some(ALPN));
     assert!(!pair.client_conn(client).is_handshaking());
@@ -48,7 +51,10 @@ fn the_gate_shows_what_the_client_says() {
     assert_eq!(incoming.alpn.as_deref(), Some(ALPN));
     assert_eq!(incoming.remote, client_address());
     assert_eq!(incoming.local, server_address());
-    assert_eq!((incoming.version, incoming.may_retry, incoming.address_validated), (1, true, false));
+    assert_eq!(
+        (incoming.version, incoming.may_retry, incoming.address_validated),
+        (1, true, false)
+    );
     assert_eq!(incoming.client_hello[0], 1, "a ClientHello");
     assert_eq!(incoming.resumption, None);
 }
@@ -57,7 +63,9 @@ fn the_gate_shows_what_the_client_says() {
 fn a_client_hello_over_several_packets_reaches_the_gate_whole() {
     // So many protocols that the ClientHello does not fit one packet.
     let mut pair = Setup::new()
-        .client(|c| c.alpn.extend((0..90).map(|n| Bytes::from(format!("a-rather-long-protocol-name/{n}")))))
+        .client(|c| {
+            c.alpn.extend((0..90).map(|n| Bytes::from(format!("a-rather-long-protocol-name/{n}"))))
+        })
         .build();
     pair.up.jitter = Duration::from_millis(5);
     pair.established();
@@ -74,10 +82,17 @@ fn a_refused_client_hears_so() {
     pair.drive(Duration::from_secs(2));
     let events: Vec<_> = of(&pair.client_events, client).collect();
     assert!(
-        matches!(events[..], [
-            Event::TransportShutdown(CloseReason::Refused),
-            Event::Closed { is_handshake_completed: false, is_peer_acked: true, is_app_closing: false }
-        ]),
+        matches!(
+            events[..],
+            [
+                Event::TransportShutdown(CloseReason::Refused),
+                Event::Closed {
+                    is_handshake_completed: false,
+                    is_peer_acked: true,
+                    is_app_closing: false
+                }
+            ]
+        ),
         "{events:?}"
     );
     assert_eq!(pair.server.stats().refused, 1);
@@ -86,16 +101,20 @@ fn a_refused_client_hears_so() {
 
 #[test]
 fn an_ignored_client_times_out() {
-    let mut pair = Setup::new().options(|o| o.handshake_idle_timeout = Duration::from_secs(3)).build();
+    let mut pair =
+        Setup::new().options(|o| o.handshake_idle_timeout = Duration::from_secs(3)).build();
     pair.decide = Box::new(|_| Some(Decision::Ignore));
     let client = pair.connect();
     pair.drive(Duration::from_secs(4));
     let events: Vec<_> = of(&pair.client_events, client).collect();
     assert!(
-        matches!(events[..], [
-            Event::TransportShutdown(CloseReason::HandshakeTimeout),
-            Event::Closed { is_handshake_completed: false, is_peer_acked: false, .. }
-        ]),
+        matches!(
+            events[..],
+            [
+                Event::TransportShutdown(CloseReason::HandshakeTimeout),
+                Event::Closed { is_handshake_completed: false, is_peer_acked: false, .. }
+            ]
+        ),
         "{events:?}"
     );
     assert_eq!(pair.client.stats().handshake_timeouts, 1);
@@ -195,7 +214,9 @@ fn an_application_close_reaches_the_peer() {
     let now = pair.now;
     pair.client_conn(client).close(now, 4_242, Bytes::from_static(b"done"));
     pair.drive(Duration::from_secs(2));
-    let events: Vec<_> = of(&pair.server_events, server).skip_while(|e| !matches!(e, Event::Shutdown { .. })).collect();
+    let events: Vec<_> = of(&pair.server_events, server)
+        .skip_while(|e| !matches!(e, Event::Shutdown { .. }))
+        .collect();
     assert!(
         matches!(&events[..], [
             Event::Shutdown { code: 4_242, reason },
@@ -204,8 +225,16 @@ fn an_application_close_reaches_the_peer() {
         "{events:?}"
     );
     let last: Vec<_> = of(&pair.client_events, client).collect();
-    assert!(matches!(last.last(), Some(Event::Closed { is_app_closing: true, is_peer_acked: true, .. })), "{last:?}");
-    assert!(!last.iter().any(|e| matches!(e, Event::Shutdown { .. } | Event::TransportShutdown(_))));
+    assert!(
+        matches!(
+            last.last(),
+            Some(Event::Closed { is_app_closing: true, is_peer_acked: true, .. })
+        ),
+        "{last:?}"
+    );
+    assert!(
+        !last.iter().any(|e| matches!(e, Event::Shutdown { .. } | Event::TransportShutdown(_)))
+    );
     assert!(pair.client.connection(client).is_none() && pair.server.connection(server).is_none());
     assert_eq!((pair.client.stats().connections, pair.server.stats().connections), (0, 0));
 }
@@ -218,8 +247,12 @@ fn a_close_that_nobody_answers_still_ends() {
     let now = pair.now;
     pair.client_conn(client).close(now, 1, Bytes::new());
     pair.drive(Duration::from_secs(5));
-    let closed: Vec<_> = of(&pair.client_events, client).filter(|e| matches!(e, Event::Closed { .. })).collect();
-    assert!(matches!(closed[..], [Event::Closed { is_peer_acked: false, is_app_closing: true, .. }]), "{closed:?}");
+    let closed: Vec<_> =
+        of(&pair.client_events, client).filter(|e| matches!(e, Event::Closed { .. })).collect();
+    assert!(
+        matches!(closed[..], [Event::Closed { is_peer_acked: false, is_app_closing: true, .. }]),
+        "{closed:?}"
+    );
     assert_eq!(pair.client.stats().connections, 0);
 }
 
@@ -232,21 +265,35 @@ fn an_abandoned_connection_says_nothing() {
     pair.client_conn(client).abandon();
     pair.drive(Duration::from_secs(1));
     assert_eq!(pair.seen_up.datagrams, sent);
-    assert!(matches!(of(&pair.client_events, client).last(), Some(Event::Closed { is_app_closing: true, .. })));
+    assert!(matches!(
+        of(&pair.client_events, client).last(),
+        Some(Event::Closed { is_app_closing: true, .. })
+    ));
     pair.drive(Duration::from_secs(4));
-    assert!(of(&pair.server_events, server).any(|e| matches!(e, Event::TransportShutdown(CloseReason::IdleTimeout))));
+    assert!(
+        of(&pair.server_events, server)
+            .any(|e| matches!(e, Event::TransportShutdown(CloseReason::IdleTimeout)))
+    );
 }
 
 #[test]
 fn an_idle_connection_ends_after_the_smaller_timeout() {
-    let mut pair = Setup::new().client(|c| c.options.idle_timeout = Some(Duration::from_secs(5))).build();
+    let mut pair =
+        Setup::new().client(|c| c.options.idle_timeout = Some(Duration::from_secs(5))).build();
     let (client, server) = pair.established();
     pair.drive(Duration::from_secs(4));
     assert!(pair.client.connection(client).is_some());
     pair.drive(Duration::from_secs(3));
     for (events, id) in [(&pair.client_events, client), (&pair.server_events, server)] {
-        let end: Vec<_> = of(events, id).skip_while(|e| !matches!(e, Event::TransportShutdown(_))).collect();
-        assert!(matches!(end[..], [Event::TransportShutdown(CloseReason::IdleTimeout), Event::Closed { .. }]), "{end:?}");
+        let end: Vec<_> =
+            of(events, id).skip_while(|e| !matches!(e, Event::TransportShutdown(_))).collect();
+        assert!(
+            matches!(
+                end[..],
+                [Event::TransportShutdown(CloseReason::IdleTimeout), Event::Closed { .. }]
+            ),
+            "{end:?}"
+        );
     }
 }
 
@@ -270,7 +317,8 @@ fn an_unreachable_peer_ends_the_connection_after_the_disconnect_timeout() {
     pair.client_conn(client).ping();
     let start = pair.now;
     let ended = pair.drive_until(Duration::from_secs(20), |pair| {
-        of(&pair.client_events, client).any(|e| matches!(e, Event::TransportShutdown(CloseReason::Unreachable)))
+        of(&pair.client_events, client)
+            .any(|e| matches!(e, Event::TransportShutdown(CloseReason::Unreachable)))
     });
     assert!(ended);
     let took = pair.now - start;
@@ -286,15 +334,22 @@ fn a_server_that_forgot_resets_at_once() {
     pair.drive(Duration::from_secs(1));
     // Another server process with the same secret.
     let config = pair.server.config().clone();
-    pair.server = Endpoint::new(config, Some(pair.server_config.clone()), [9; 32], pair.now, wall()).unwrap();
+    pair.server =
+        Endpoint::new(config, Some(pair.server_config.clone()), [9; 32], pair.now, wall()).unwrap();
     let now = pair.now;
-    let Opened::Stream(stream) = pair.client_conn(client).open(Direction::Bidirectional, OpenFlags::default()).unwrap()
+    let Opened::Stream(stream) =
+        pair.client_conn(client).open(Direction::Bidirectional, OpenFlags::default()).unwrap()
     else {
         panic!("a stream")
     };
-    pair.client_conn(client).send(stream, Bytes::from(pattern(5_000)), SendOptions::default()).unwrap();
+    pair.client_conn(client)
+        .send(stream, Bytes::from(pattern(5_000)), SendOptions::default())
+        .unwrap();
     pair.drive(Duration::from_secs(1));
-    assert!(of(&pair.client_events, client).any(|e| matches!(e, Event::TransportShutdown(CloseReason::StatelessReset))));
+    assert!(
+        of(&pair.client_events, client)
+            .any(|e| matches!(e, Event::TransportShutdown(CloseReason::StatelessReset)))
+    );
     assert!(pair.now - now <= Duration::from_secs(1));
     assert!(pair.server.stats().stateless_sent >= 1);
 }
@@ -319,8 +374,13 @@ fn invalid_names_and_addresses_are_refused_before_anything_is_sent() {
     let mut pair = Setup::new().build();
     let config = pair.client_config.clone();
     let now = pair.now;
-    let mut connect = |remote, name: &str| pair.client.connect(now, &config, remote, name, ConnectParams::default());
-    assert!(matches!(connect(server_address(), "not a name"), Err(ConnectError::InvalidServerName(_))));
+    let mut connect = |remote, name: &str| {
+        pair.client.connect(now, &config, remote, name, ConnectParams::default())
+    };
+    assert!(matches!(
+        connect(server_address(), "not a name"),
+        Err(ConnectError::InvalidServerName(_))
+    ));
     let zero = std::net::SocketAddr::from(([198, 51, 100, 1], 0));
     assert!(matches!(connect(zero, NAME), Err(ConnectError::InvalidRemoteAddress(_))));
     assert_eq!(pair.client.stats().connected, 0);
@@ -330,8 +390,10 @@ fn invalid_names_and_addresses_are_refused_before_anything_is_sent() {
 fn key_logs_of_both_ends_hold_the_same_secrets() {
     let (ours, theirs) = (lines(), lines());
     let (client_log, server_log) = (ours.clone(), theirs.clone());
-    let mut pair =
-        Setup::new().client(|c| c.key_log = Some(client_log)).server(|s| s.key_log = Some(server_log)).build();
+    let mut pair = Setup::new()
+        .client(|c| c.key_log = Some(client_log))
+        .server(|s| s.key_log = Some(server_log))
+        .build();
     pair.established();
     let sorted = |lines: &Lines| {
         let mut lines = lines.0.lock().unwrap().clone();
@@ -340,5 +402,8 @@ fn key_logs_of_both_ends_hold_the_same_secrets() {
     };
     let lines = sorted(&ours);
     assert_eq!(lines, sorted(&theirs));
-    assert!(lines.iter().any(|line| line.starts_with("CLIENT_TRAFFIC_SECRET_0 ") && line.len() > 150), "{lines:?}");
+    assert!(
+        lines.iter().any(|line| line.starts_with("CLIENT_TRAFFIC_SECRET_0 ") && line.len() > 150),
+        "{lines:?}"
+    );
 }

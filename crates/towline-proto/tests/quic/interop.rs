@@ -52,14 +52,19 @@ fn chacha20() {
     let (client, server) = pair.established();
     transfer(&mut pair, client, server, MB).unwrap();
     // Secrets of SHA-256 suites are 32 bytes; AES-256 would have 48.
-    assert!(log.0.lock().unwrap().iter().all(|line| line.split(' ').next_back().unwrap().len() == 64));
+    assert!(
+        log.0.lock().unwrap().iter().all(|line| line.split(' ').next_back().unwrap().len() == 64)
+    );
     let refused = Setup::new().client(|c| c.ciphers = vec![Cipher::ChaCha20Poly1305]).server(|s| {
         s.ciphers = vec![Cipher::Aes256Gcm];
     });
     let mut pair = refused.build();
     let client = pair.connect();
     pair.drive(Duration::from_secs(2));
-    assert!(!of(&pair.client_events, client).any(|e| matches!(e, Event::Connected { .. })), "no common cipher");
+    assert!(
+        !of(&pair.client_events, client).any(|e| matches!(e, Event::Connected { .. })),
+        "no common cipher"
+    );
 }
 
 #[test]
@@ -75,12 +80,17 @@ fn multiplexing() {
     let ok = pair.drive_until(Duration::from_secs(60), |pair| {
         while sent < files {
             let open = OpenFlags { fail_blocked: true, ..flags };
-            let Ok(Opened::Stream(stream)) = pair.client_conn(client).open(Direction::Unidirectional, open) else { break };
+            let Ok(Opened::Stream(stream)) =
+                pair.client_conn(client).open(Direction::Unidirectional, open)
+            else {
+                break;
+            };
             pair.client_conn(client).send(stream, Bytes::from(pattern(32)), fin).unwrap();
             sent += 1;
         }
         let new = &pair.server_events[seen..];
-        arrived += new.iter().filter(|(_, e)| matches!(e, Event::Stream(_, StreamEvent::Closed))).count();
+        arrived +=
+            new.iter().filter(|(_, e)| matches!(e, Event::Stream(_, StreamEvent::Closed))).count();
         seen = pair.server_events.len();
         arrived == files
     });
@@ -112,7 +122,10 @@ fn resumption() {
     let mut pair = resuming(Resumption::Resume);
     let before = pair.seen_down.bytes;
     let (client, server) = pair.established();
-    assert!(of(&pair.client_events, client).any(|e| matches!(e, Event::Connected { is_resumed: true, .. })));
+    assert!(
+        of(&pair.client_events, client)
+            .any(|e| matches!(e, Event::Connected { is_resumed: true, .. }))
+    );
     assert!(pair.seen_down.bytes > before);
     transfer(&mut pair, client, server, 100_000).unwrap();
 }
@@ -123,18 +136,21 @@ fn zerortt() {
     let client = pair.connect();
     let early = SendOptions { fin: true, allow_early: true, ..SendOptions::default() };
     for _ in 0..40 {
-        let opened = pair.client_conn(client).open(Direction::Unidirectional, OpenFlags::default()).unwrap();
+        let opened =
+            pair.client_conn(client).open(Direction::Unidirectional, OpenFlags::default()).unwrap();
         let Opened::Stream(stream) = opened else { panic!("allowed") };
         pair.client_conn(client).send(stream, Bytes::from(pattern(250)), early).unwrap();
     }
     let (client, _) = pair.establish(client);
-    let accepted = |e: &Event| matches!(e, Event::Connected { early_data: EarlyData::Accepted, .. });
+    let accepted =
+        |e: &Event| matches!(e, Event::Connected { early_data: EarlyData::Accepted, .. });
     assert!(of(&pair.client_events, client).any(accepted));
     // The first ones come with the first flight; pacing spreads the others beyond the handshake.
     let new = |e: &Event| matches!(e, Event::NewStream { early: true, .. });
     assert!(pair.server_events.iter().any(|(_, e)| new(e)));
     pair.drive(Duration::from_secs(1));
-    let all = pair.server_events.iter().filter(|(_, e)| matches!(e, Event::NewStream { .. })).count();
+    let all =
+        pair.server_events.iter().filter(|(_, e)| matches!(e, Event::NewStream { .. })).count();
     assert_eq!(all, 40);
 }
 
@@ -142,9 +158,12 @@ fn zerortt() {
 fn blackhole() {
     let mut pair = Setup::new().build();
     let (client, server) = pair.established();
-    let opened = pair.client_conn(client).open(Direction::Unidirectional, OpenFlags::default()).unwrap();
+    let opened =
+        pair.client_conn(client).open(Direction::Unidirectional, OpenFlags::default()).unwrap();
     let Opened::Stream(stream) = opened else { panic!("allowed") };
-    pair.client_conn(client).send(stream, Bytes::from(pattern(900_000)), SendOptions::default()).unwrap();
+    pair.client_conn(client)
+        .send(stream, Bytes::from(pattern(900_000)), SendOptions::default())
+        .unwrap();
     pair.drive(Duration::from_millis(35));
     pair.links(|l| l.down = true);
     pair.drive(Duration::from_secs(5));
@@ -185,8 +204,10 @@ fn amplificationlimit() {
     let mut pair = Setup::new()
         .server(|s| {
             let main = identity_pem();
-            let more: String = (0..12).map(|n| certificate(&[&format!("ca{n}.example")]).cert.pem()).collect();
-            s.identity = Identity::from_pem((main.0 + &more).as_bytes(), main.1.as_bytes()).unwrap();
+            let more: String =
+                (0..12).map(|n| certificate(&[&format!("ca{n}.example")]).cert.pem()).collect();
+            s.identity =
+                Identity::from_pem((main.0 + &more).as_bytes(), main.1.as_bytes()).unwrap();
         })
         .build();
     // The client says no more than its first datagram for a while.
@@ -207,14 +228,22 @@ fn identity_pem() -> (String, String) {
 fn handshakes(n: u64, change: impl Fn(&mut Link)) {
     let mut done = 0;
     for seed in 0..n {
-        let mut pair = Setup::new().seed(seed).options(|o| o.handshake_idle_timeout = Duration::from_secs(60)).build();
+        let mut pair = Setup::new()
+            .seed(seed)
+            .options(|o| o.handshake_idle_timeout = Duration::from_secs(60))
+            .build();
         pair.links(|l| change(l));
         let client = pair.connect();
         let ok = pair.drive_until(Duration::from_secs(60), |pair| {
             of(&pair.client_events, client).any(|e| matches!(e, Event::HandshakeConfirmed))
         });
         assert!(ok, "seed {seed}: {:?}", pair.client_events);
-        let server = pair.server_events.iter().find(|(_, e)| matches!(e, Event::Connected { .. })).unwrap().0;
+        let server = pair
+            .server_events
+            .iter()
+            .find(|(_, e)| matches!(e, Event::Connected { .. }))
+            .unwrap()
+            .0;
         transfer(&mut pair, client, server, 1_000).unwrap_or_else(|| panic!("seed {seed}"));
         done += 1;
     }
@@ -244,7 +273,8 @@ fn transfers(seeds: std::ops::Range<u64>, change: impl Fn(&mut Link)) {
         let mut pair = Setup::new().seed(seed).build();
         pair.links(|l| change(l));
         let (client, server) = pair.established();
-        transfer(&mut pair, client, server, MB).unwrap_or_else(|| panic!("seed {seed}: {:?}", pair.client_events));
+        transfer(&mut pair, client, server, MB)
+            .unwrap_or_else(|| panic!("seed {seed}: {:?}", pair.client_events));
     }
 }
 
@@ -281,7 +311,10 @@ fn rebind(to: SocketAddr) {
     transfer(&mut pair, client, server, MB).unwrap();
     pair.nat.insert(client_address(), to);
     transfer(&mut pair, client, server, MB).unwrap();
-    assert!(of(&pair.server_events, server).any(|e| matches!(e, Event::PeerAddressChanged(a) if *a == to)));
+    assert!(
+        of(&pair.server_events, server)
+            .any(|e| matches!(e, Event::PeerAddressChanged(a) if *a == to))
+    );
     assert!(pair.client_conn(client).stats().path_challenges_received >= 1);
 }
 

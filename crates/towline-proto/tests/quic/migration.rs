@@ -13,7 +13,12 @@ fn other() -> SocketAddr {
 }
 
 /// A transfer that runs while something happens to the path: the server gets everything.
-fn transfer(pair: &mut Pair, client: ConnectionId, server: ConnectionId, mut at_half: impl FnMut(&mut Pair)) {
+fn transfer(
+    pair: &mut Pair,
+    client: ConnectionId,
+    server: ConnectionId,
+    mut at_half: impl FnMut(&mut Pair),
+) {
     let Opened::Stream(stream) =
         pair.client_conn(client).open(Direction::Unidirectional, OpenFlags::default()).unwrap()
     else {
@@ -46,11 +51,20 @@ fn migrate_tries_the_path_and_then_moves() {
     pair.client_conn(client).migrate(now, other()).unwrap();
     assert_eq!(pair.client_conn(client).migrate(now, other()), Err(MigrateError::UnderWay));
     pair.drive(Duration::from_millis(200));
-    assert!(of(&pair.client_events, client).any(|e| matches!(e, Event::LocalAddressChanged(a) if *a == other())));
-    assert!(of(&pair.server_events, server).any(|e| matches!(e, Event::PeerAddressChanged(a) if *a == other())));
+    assert!(
+        of(&pair.client_events, client)
+            .any(|e| matches!(e, Event::LocalAddressChanged(a) if *a == other()))
+    );
+    assert!(
+        of(&pair.server_events, server)
+            .any(|e| matches!(e, Event::PeerAddressChanged(a) if *a == other()))
+    );
     assert_eq!(pair.client_conn(client).local_address(), Some(LocalAddress::Socket(other())));
     assert_eq!(pair.server_conn(server).remote_address(), other());
-    assert!(pair.client_conn(client).stats().path_challenges_received >= 1, "the server validated the path");
+    assert!(
+        pair.client_conn(client).stats().path_challenges_received >= 1,
+        "the server validated the path"
+    );
 }
 
 #[test]
@@ -74,7 +88,10 @@ fn a_path_that_does_not_work_is_not_moved_to() {
         let now = pair.now;
         pair.client_conn(client).migrate(now, other()).unwrap();
     });
-    assert!(of(&pair.client_events, client).any(|e| matches!(e, Event::MigrationFailed { local } if *local == other())));
+    assert!(
+        of(&pair.client_events, client)
+            .any(|e| matches!(e, Event::MigrationFailed { local } if *local == other()))
+    );
     assert!(!of(&pair.client_events, client).any(|e| matches!(e, Event::LocalAddressChanged(_))));
     assert!(!of(&pair.server_events, server).any(|e| matches!(e, Event::PeerAddressChanged(_))));
     // It can be tried again.
@@ -124,8 +141,14 @@ fn a_rebound_socket_is_told_to_both() {
     let now = pair.now;
     pair.client_conn(client).rebound(now, other());
     pair.drive(Duration::from_secs(1));
-    assert!(of(&pair.client_events, client).any(|e| matches!(e, Event::LocalAddressChanged(a) if *a == other())));
-    assert!(of(&pair.server_events, server).any(|e| matches!(e, Event::PeerAddressChanged(a) if *a == other())));
+    assert!(
+        of(&pair.client_events, client)
+            .any(|e| matches!(e, Event::LocalAddressChanged(a) if *a == other()))
+    );
+    assert!(
+        of(&pair.server_events, server)
+            .any(|e| matches!(e, Event::PeerAddressChanged(a) if *a == other()))
+    );
 }
 
 #[test]
@@ -134,7 +157,10 @@ fn datagrams_of_the_old_path_are_not_left_without_a_word() {
     let (client, server) = pair.established();
     pair.drive(Duration::from_millis(500));
     pair.down.down = true;
-    let id = pair.server_conn(server).send_datagram(Bytes::from_static(b"x"), DatagramOptions::default()).unwrap();
+    let id = pair
+        .server_conn(server)
+        .send_datagram(Bytes::from_static(b"x"), DatagramOptions::default())
+        .unwrap();
     pair.work();
     pair.down.down = false;
     pair.nat.insert(client_address(), other());

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::{Bytes, BytesMut};
 use rustls_pki_types::CertificateDer;
 use towline_proto::quic::{
-    ClientConfig, ClientSettings, ConnectParams, Connection, ConnectionId, Decision, Ecn, Endpoint, EndpointConfig,
-    EndpointEvent, Event, Identity, Incoming, LocalAddress, Options, Path, ServerConfig, ServerSettings,
-    ServerVerification, Transmit,
+    ClientConfig, ClientSettings, ConnectParams, Connection, ConnectionId, Decision, Ecn, Endpoint,
+    EndpointConfig, EndpointEvent, Event, Identity, Incoming, LocalAddress, Options, Path,
+    ServerConfig, ServerSettings, ServerVerification, Transmit,
 };
 
 pub const ALPN: &[u8] = b"towline-test";
@@ -25,7 +25,8 @@ pub fn server_address() -> SocketAddr {
     SocketAddr::from(([198, 51, 100, 1], 443))
 }
 
-static CERTIFICATE: LazyLock<rcgen::CertifiedKey<rcgen::KeyPair>> = LazyLock::new(|| certificate(&[NAME]));
+static CERTIFICATE: LazyLock<rcgen::CertifiedKey<rcgen::KeyPair>> =
+    LazyLock::new(|| certificate(&[NAME]));
 
 /// Signatures of Ed25519 always have the same length, so flights have, too.
 pub fn certificate(names: &[&str]) -> rcgen::CertifiedKey<rcgen::KeyPair> {
@@ -57,7 +58,8 @@ pub fn root() -> CertificateDer<'static> {
 }
 
 pub fn client_settings() -> ClientSettings {
-    let mut settings = ClientSettings::new(ServerVerification::Roots(vec![root()]), [Bytes::from_static(ALPN)]);
+    let mut settings =
+        ClientSettings::new(ServerVerification::Roots(vec![root()]), [Bytes::from_static(ALPN)]);
     settings.options.datagram_receive = true;
     settings
 }
@@ -144,6 +146,8 @@ pub struct Link {
     pub down: bool,
     /// Loses these, counted from 0.
     pub lose: Vec<u64>,
+    /// Loses every second one.
+    pub alternate: bool,
 }
 
 impl Default for Link {
@@ -159,6 +163,7 @@ impl Default for Link {
             mtu: 1_472,
             down: false,
             lose: Vec::new(),
+            alternate: false,
         }
     }
 }
@@ -254,9 +259,16 @@ impl Pair {
         let (client_seed, server_seed) = (seed(), seed());
         let client_config = ClientConfig::new(setup.client).unwrap();
         let server_config = ServerConfig::new(setup.server).unwrap();
-        let client = Endpoint::new(setup.client_endpoint, None, client_seed, start, wall()).unwrap();
-        let server =
-            Endpoint::new(setup.server_endpoint, Some(server_config.clone()), server_seed, start, wall()).unwrap();
+        let client =
+            Endpoint::new(setup.client_endpoint, None, client_seed, start, wall()).unwrap();
+        let server = Endpoint::new(
+            setup.server_endpoint,
+            Some(server_config.clone()),
+            server_seed,
+            start,
+            wall(),
+        )
+        .unwrap();
         let (client_address, server_address) = if setup.ipv6 {
             (SocketAddr::from((C6, 40_000)), SocketAddr::from((S6, 443)))
         } else {
@@ -313,12 +325,14 @@ impl Pair {
     pub fn establish(&mut self, client: ConnectionId) -> (ConnectionId, ConnectionId) {
         let before = self.server_events.len();
         let ok = self.drive_until(Duration::from_secs(20), |pair| {
-            let confirmed = |(id, event): &(ConnectionId, Event)| *id == client && is_confirmed(event);
+            let confirmed =
+                |(id, event): &(ConnectionId, Event)| *id == client && is_confirmed(event);
             pair.client_events.iter().any(confirmed)
                 && pair.server_events.iter().skip(before).any(|(_, event)| is_confirmed(event))
         });
         assert!(ok, "not established: {:?} {:?}", self.client_events, self.server_events);
-        let connected = self.server_events.iter().skip(before).find(|(_, event)| is_confirmed(event));
+        let connected =
+            self.server_events.iter().skip(before).find(|(_, event)| is_confirmed(event));
         (client, connected.unwrap().0)
     }
 
@@ -331,7 +345,11 @@ impl Pair {
     }
 
     /// Lets the clock go on until the condition holds; false when the time is over or nothing is left to happen.
-    pub fn drive_until(&mut self, limit: Duration, mut done: impl FnMut(&mut Pair) -> bool) -> bool {
+    pub fn drive_until(
+        &mut self,
+        limit: Duration,
+        mut done: impl FnMut(&mut Pair) -> bool,
+    ) -> bool {
         let end = self.now + limit;
         loop {
             self.work();
@@ -367,7 +385,13 @@ impl Pair {
 
     /// Everything that can happen at this moment.
     pub fn work(&mut self) {
-        loop {
+        for round in 0.. {
+            assert!(
+                round < 100_000,
+                "no end at one moment: {:?} {:?}",
+                self.client.poll_timeout(),
+                self.server.poll_timeout()
+            );
             let mut moved = self.deliver();
             moved |= self.client.poll_timeout().is_some_and(|at| at <= self.now);
             moved |= self.server.poll_timeout().is_some_and(|at| at <= self.now);
@@ -448,7 +472,11 @@ impl Pair {
             let remote = self.nat.get(&local).copied().unwrap_or(local);
             Path { remote, local: self.server_address }
         } else {
-            let inside = self.nat.iter().find(|(_, outside)| **outside == transmit.destination).map(|(inside, _)| *inside);
+            let inside = self
+                .nat
+                .iter()
+                .find(|(_, outside)| **outside == transmit.destination)
+                .map(|(inside, _)| *inside);
             // An address that was translated away gets nothing any more.
             let stale = inside.is_none() && self.nat.contains_key(&transmit.destination);
             let local = inside.unwrap_or(transmit.destination);
@@ -462,7 +490,11 @@ impl Pair {
         seen.datagrams += 1;
         seen.bytes += bytes.len() as u64;
         seen.largest = seen.largest.max(bytes.len());
-        let lost = link.down || bytes.len() > link.mtu || link.lose.contains(&count) || self.rng.chance(link.loss);
+        let lost = link.down
+            || bytes.len() > link.mtu
+            || link.lose.contains(&count)
+            || (link.alternate && count % 2 == 1)
+            || self.rng.chance(link.loss);
         if lost {
             seen.lost += 1;
             return;
@@ -511,7 +543,9 @@ impl Pair {
         let mut moved = false;
         while self.flying.peek().is_some_and(|Reverse((at, _))| *at <= self.now) {
             let Some(Reverse((_, key))) = self.flying.pop() else { break };
-            let Some(Flying { to_server, path, ecn, data }) = self.cargo.remove(&key) else { continue };
+            let Some(Flying { to_server, path, ecn, data }) = self.cargo.remove(&key) else {
+                continue;
+            };
             moved = true;
             let endpoint = if to_server { &mut self.server } else { &mut self.client };
             endpoint.handle_datagram(self.now, path, ecn, data);
@@ -533,7 +567,11 @@ pub fn of(events: &[(ConnectionId, Event)], id: ConnectionId) -> impl Iterator<I
 }
 
 /// Reads everything that came on a passive stream, as the events announce it.
-pub fn read_all(conn: &mut Connection<'_>, stream: towline_proto::quic::StreamId, into: &mut Vec<u8>) -> bool {
+pub fn read_all(
+    conn: &mut Connection<'_>,
+    stream: towline_proto::quic::StreamId,
+    into: &mut Vec<u8>,
+) -> bool {
     while let Ok(chunk) = conn.read(stream, usize::MAX) {
         into.extend_from_slice(&chunk.data);
         if chunk.fin {

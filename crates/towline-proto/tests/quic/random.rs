@@ -49,7 +49,8 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let mut rng = Rng(seed);
-        let active = [ReadMode::Passive, ReadMode::Active, ReadMode::Count(3)][rng.below(3) as usize];
+        let active =
+            [ReadMode::Passive, ReadMode::Active, ReadMode::Count(3)][rng.below(3) as usize];
         let plain = rng.chance(0.2);
         let control = match rng.below(3) {
             0 => CongestionControl::Cubic,
@@ -87,7 +88,11 @@ impl World {
         if end == 0 { self.pair.client.connection(id) } else { self.pair.server.connection(id) }
     }
 
-    fn random_stream(&mut self, end: usize, of: impl Fn(&End) -> Vec<StreamId>) -> Option<StreamId> {
+    fn random_stream(
+        &mut self,
+        end: usize,
+        of: impl Fn(&End) -> Vec<StreamId>,
+    ) -> Option<StreamId> {
         let mut streams = of(&self.ends[end]);
         streams.sort_unstable();
         if streams.is_empty() {
@@ -112,12 +117,7 @@ impl World {
                     conn.update_keys();
                 }
             }
-            85..87 => self.move_client(),
-            87 => {
-                let to = SocketAddr::from(([203, 0, 113, 1 + self.rng.below(200) as u8], 5_000));
-                let from = self.local();
-                self.pair.nat.insert(from, to);
-            }
+            85..88 => self.change_path(),
             88 => {
                 self.pair.links(|l| l.down = true);
                 let time = Duration::from_millis(self.rng.below(1_500));
@@ -129,6 +129,24 @@ impl World {
                 self.drive(time);
             }
         }
+    }
+
+    /// A migration or a rebinding. The network is good meanwhile: a server's engine tries a new path three times and then has none.
+    fn change_path(&mut self) {
+        let links = (self.pair.up.clone(), self.pair.down.clone());
+        self.pair.links(|l| *l = Link::default());
+        if self.rng.chance(0.6) {
+            self.move_client();
+        } else {
+            let to = SocketAddr::from(([203, 0, 113, 1 + self.rng.below(200) as u8], 5_000));
+            let from = self.local();
+            self.pair.nat.insert(from, to);
+            if let Some(mut conn) = self.conn(0) {
+                conn.ping();
+            }
+        }
+        self.drive(Duration::from_millis(700));
+        (self.pair.up, self.pair.down) = links;
     }
 
     fn local(&mut self) -> SocketAddr {
@@ -147,8 +165,13 @@ impl World {
     }
 
     fn open(&mut self, end: usize) {
-        let direction = if self.rng.chance(0.5) { Direction::Bidirectional } else { Direction::Unidirectional };
-        let flags = OpenFlags { immediate: self.rng.chance(0.2), fail_blocked: true, ..OpenFlags::default() };
+        let direction =
+            if self.rng.chance(0.5) { Direction::Bidirectional } else { Direction::Unidirectional };
+        let flags = OpenFlags {
+            immediate: self.rng.chance(0.2),
+            fail_blocked: true,
+            ..OpenFlags::default()
+        };
         if let Some(mut conn) = self.conn(end)
             && let Ok(Opened::Stream(stream)) = conn.open(direction, flags)
         {
@@ -157,7 +180,11 @@ impl World {
     }
 
     fn writable(end: &End) -> Vec<StreamId> {
-        end.sent.iter().filter(|(_, sent)| !sent.finished && !sent.reset).map(|(id, _)| *id).collect()
+        end.sent
+            .iter()
+            .filter(|(_, sent)| !sent.finished && !sent.reset)
+            .map(|(id, _)| *id)
+            .collect()
     }
 
     fn write(&mut self, end: usize) {
@@ -167,7 +194,9 @@ impl World {
         let queued = self.rng.chance(0.5);
         let Some(mut conn) = self.conn(end) else { return };
         let taken = if queued {
-            conn.send(stream, Bytes::from(data.clone()), SendOptions::default()).map(|_| data.len()).unwrap_or(0)
+            conn.send(stream, Bytes::from(data.clone()), SendOptions::default())
+                .map(|_| data.len())
+                .unwrap_or(0)
         } else {
             conn.write(stream, &data).unwrap_or(0)
         };
@@ -193,7 +222,11 @@ impl World {
     }
 
     fn readable(end: &End) -> Vec<StreamId> {
-        end.got.iter().filter(|(_, got)| !got.finished && !got.aborted && !got.closed).map(|(id, _)| *id).collect()
+        end.got
+            .iter()
+            .filter(|(_, got)| !got.finished && !got.aborted && !got.closed)
+            .map(|(id, _)| *id)
+            .collect()
     }
 
     fn stop(&mut self, end: usize) {
@@ -223,8 +256,10 @@ impl World {
         let tag = self.tag;
         let mut data = tag.to_be_bytes().to_vec();
         data.resize(8 + self.rng.below(900) as usize, 0);
-        let expires = self.rng.chance(0.3).then(|| self.pair.now + Duration::from_millis(self.rng.below(30)));
-        let options = DatagramOptions { priority: self.rng.below(3) as u8, expires, allow_early: false };
+        let expires =
+            self.rng.chance(0.3).then(|| self.pair.now + Duration::from_millis(self.rng.below(30)));
+        let options =
+            DatagramOptions { priority: self.rng.below(3) as u8, expires, allow_early: false };
         if let Some(mut conn) = self.conn(end)
             && let Ok(id) = conn.send_datagram(Bytes::from(data), options)
         {
@@ -241,22 +276,24 @@ impl World {
     fn collect(&mut self) {
         for end in 0..2 {
             let events = if end == 0 { &self.pair.client_events } else { &self.pair.server_events };
-            let new: Vec<(ConnectionId, String)> = Vec::new();
-            drop(new);
             let from = self.ends[end].seen;
             self.ends[end].seen = events.len();
             let mut verdicts = Vec::new();
             for at in from..self.ends[end].seen {
-                let events = if end == 0 { &self.pair.client_events } else { &self.pair.server_events };
+                let events =
+                    if end == 0 { &self.pair.client_events } else { &self.pair.server_events };
                 let (id, event) = &events[at];
-                let (mine, _) = (&mut self.ends[end], ());
+                let mine = &mut self.ends[end];
                 mine.id.get_or_insert(*id);
                 assert_eq!(mine.id, Some(*id), "one connection in this world");
                 mine.after_closed |= mine.closed > 0;
                 match event {
                     Event::PeerCertificate { .. } => verdicts.push(*id),
                     Event::NewStream { stream, .. } => {
-                        assert!(mine.got.insert(*stream, Got::default()).is_none(), "{stream:?} twice");
+                        assert!(
+                            mine.got.insert(*stream, Got::default()).is_none(),
+                            "{stream:?} twice"
+                        );
                         if stream.direction() == Direction::Bidirectional {
                             mine.sent.insert(*stream, Sent::default());
                         }
@@ -290,7 +327,12 @@ impl World {
             }
             while let Some(mut conn) = self.conn(end) {
                 match conn.read(stream, 7_000) {
-                    Ok(chunk) => take(self.ends[end].got.get_mut(&stream).unwrap(), chunk.offset, &chunk.data, chunk.fin),
+                    Ok(chunk) => take(
+                        self.ends[end].got.get_mut(&stream).unwrap(),
+                        chunk.offset,
+                        &chunk.data,
+                        chunk.fin,
+                    ),
                     Err(_) => break,
                 }
             }
@@ -302,11 +344,20 @@ impl World {
         let (mine, theirs) = if end == 0 { (client, server) } else { (server, client) };
         for (stream, got) in &mine.got {
             let Some(sent) = theirs.sent.get(stream) else { continue };
-            assert!(sent.bytes.starts_with(&got.bytes), "{stream:?}: what came is not what was sent");
-            assert!(!got.finished || (sent.finished && got.bytes.len() == sent.bytes.len()), "{stream:?}: a false end");
+            assert!(
+                sent.bytes.starts_with(&got.bytes),
+                "{stream:?}: what came is not what was sent"
+            );
+            assert!(
+                !got.finished || (sent.finished && got.bytes.len() == sent.bytes.len()),
+                "{stream:?}: a false end"
+            );
         }
         for tag in &mine.datagrams_got {
-            assert!(theirs.datagrams.values().any(|(sent, _)| sent == tag), "datagram {tag} was never sent");
+            assert!(
+                theirs.datagrams.values().any(|(sent, _)| sent == tag),
+                "datagram {tag} was never sent"
+            );
         }
     }
 
@@ -324,8 +375,12 @@ impl World {
         for _ in 0..steps {
             self.act();
             for end in 0..2 {
-                let both: Vec<_> =
-                    self.ends[end].sent.keys().filter(|id| id.direction() == Direction::Bidirectional).copied().collect();
+                let both: Vec<_> = self.ends[end]
+                    .sent
+                    .keys()
+                    .filter(|id| id.direction() == Direction::Bidirectional)
+                    .copied()
+                    .collect();
                 for stream in both {
                     self.ends[end].got.entry(stream).or_default();
                 }
@@ -355,11 +410,20 @@ impl World {
             let [client, server] = &self.ends;
             let (mine, theirs) = if end == 0 { (client, server) } else { (server, client) };
             for (stream, sent) in &theirs.sent {
-                let got = mine.got.get(stream).map(|got| (got.bytes.len(), got.finished, got.aborted, got.closed));
-                println!("end {end} {stream:?} sent {} {} {} got {got:?} stopped {}", sent.bytes.len(), sent.finished, sent.reset, mine.stopped.contains(stream));
+                let got = mine
+                    .got
+                    .get(stream)
+                    .map(|got| (got.bytes.len(), got.finished, got.aborted, got.closed));
+                println!(
+                    "end {end} {stream:?} sent {} {} {} got {got:?} stopped {}",
+                    sent.bytes.len(),
+                    sent.finished,
+                    sent.reset,
+                    mine.stopped.contains(stream)
+                );
             }
             let events = if end == 0 { &self.pair.client_events } else { &self.pair.server_events };
-            println!("{:?}", events.last());
+            println!("{:?}", events.iter().find(|(_, e)| matches!(e, Event::TransportShutdown(_))));
             assert!(self.is_done(end), "end {end} has not got everything");
         }
     }
@@ -372,7 +436,9 @@ impl World {
             let stopped = mine.stopped.contains(stream) || theirs.sent[stream].reset;
             stopped
                 || (!sent.finished && sent.bytes.is_empty())
-                || got.is_some_and(|got| got.bytes.len() == sent.bytes.len() && got.finished == sent.finished)
+                || got.is_some_and(|got| {
+                    got.bytes.len() == sent.bytes.len() && got.finished == sent.finished
+                })
         })
     }
 
@@ -388,7 +454,10 @@ impl World {
             for (tag, states) in end.datagrams.values() {
                 use DatagramState::*;
                 assert!(
-                    matches!(states[..], [Sent, Acknowledged | Lost | Unknown] | [Expired | Canceled]),
+                    matches!(
+                        states[..],
+                        [Sent, Acknowledged | Lost | Unknown] | [Expired | Canceled]
+                    ),
                     "{name}: datagram {tag}: {states:?}"
                 );
             }
@@ -397,7 +466,10 @@ impl World {
         for (mine, theirs) in [(client, server), (server, client)] {
             for (tag, states) in mine.datagrams.values() {
                 if states.contains(&DatagramState::Acknowledged) {
-                    assert!(theirs.datagrams_got.contains(tag), "datagram {tag} was acknowledged but not delivered");
+                    assert!(
+                        theirs.datagrams_got.contains(tag),
+                        "datagram {tag} was acknowledged but not delivered"
+                    );
                 }
             }
         }

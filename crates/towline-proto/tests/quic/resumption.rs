@@ -87,7 +87,8 @@ fn stateless_tickets_work_on_another_server_with_the_secret_and_not_without() {
 #[test]
 fn the_application_can_refuse_a_ticket() {
     for stateless in [false, true] {
-        let mut pair = setup(Resumption::Resume).server(|s| s.stateless_tickets = stateless).build();
+        let mut pair =
+            setup(Resumption::Resume).server(|s| s.stateless_tickets = stateless).build();
         first(&mut pair);
         pair.decide = Box::new(|incoming| {
             let reject_resumption = incoming.resumption.is_some();
@@ -131,7 +132,8 @@ fn early_data_arrives_with_the_first_flight() {
     let start = pair.now;
     let client = pair.connect();
     assert!(pair.client_conn(client).early_data_available());
-    let Opened::Stream(stream) = pair.client_conn(client).open(Direction::Bidirectional, OpenFlags::default()).unwrap()
+    let Opened::Stream(stream) =
+        pair.client_conn(client).open(Direction::Bidirectional, OpenFlags::default()).unwrap()
     else {
         panic!("the remembered limits allow it")
     };
@@ -144,7 +146,9 @@ fn early_data_arrives_with_the_first_flight() {
     });
     assert!(arrived && pair.now - start == Duration::from_millis(10), "half a round trip");
     let server = pair.server_events.last().unwrap().0;
-    assert!(of(&pair.server_events, server).any(|e| matches!(e, Event::NewStream { early: true, .. })));
+    assert!(
+        of(&pair.server_events, server).any(|e| matches!(e, Event::NewStream { early: true, .. }))
+    );
     assert_eq!(pair.server_conn(server).early_length(stream), 5);
     let mut got = Vec::new();
     assert!(read_all(&mut pair.server_conn(server), stream, &mut got));
@@ -160,19 +164,28 @@ fn what_is_not_allowed_early_waits_for_the_handshake() {
     first(&mut pair);
     let start = pair.now;
     let client = pair.connect();
-    let Opened::Stream(stream) = pair.client_conn(client).open(Direction::Bidirectional, OpenFlags::default()).unwrap()
+    let Opened::Stream(stream) =
+        pair.client_conn(client).open(Direction::Bidirectional, OpenFlags::default()).unwrap()
     else {
         panic!("allowed")
     };
     assert_eq!(pair.client_conn(client).write(stream, b"x"), Err(StreamError::Blocked));
-    pair.client_conn(client).send(stream, Bytes::from_static(b"late"), SendOptions::default()).unwrap();
-    pair.client_conn(client).send_datagram(Bytes::from_static(b"late"), DatagramOptions::default()).unwrap();
+    pair.client_conn(client)
+        .send(stream, Bytes::from_static(b"late"), SendOptions::default())
+        .unwrap();
+    pair.client_conn(client)
+        .send_datagram(Bytes::from_static(b"late"), DatagramOptions::default())
+        .unwrap();
     pair.drive_until(Duration::from_secs(1), |pair| {
         pair.server_events.iter().any(|(_, e)| matches!(e, Event::Datagram { .. }))
     });
     assert_eq!(pair.now - start, Duration::from_millis(30), "one and a half round trips");
-    assert!(pair.server_events.iter().any(|(_, e)| matches!(e, Event::NewStream { early: false, .. })));
-    assert!(!pair.server_events.iter().any(|(_, e)| matches!(e, Event::Datagram { early: true, .. })));
+    assert!(
+        pair.server_events.iter().any(|(_, e)| matches!(e, Event::NewStream { early: false, .. }))
+    );
+    assert!(
+        !pair.server_events.iter().any(|(_, e)| matches!(e, Event::Datagram { early: true, .. }))
+    );
 }
 
 #[test]
@@ -183,7 +196,8 @@ fn rejected_early_data_closes_its_streams() {
         Some(Decision::AcceptWith(Acceptance { reject_resumption: true, ..Acceptance::default() }))
     });
     let client = pair.connect();
-    let Opened::Stream(stream) = pair.client_conn(client).open(Direction::Bidirectional, OpenFlags::default()).unwrap()
+    let Opened::Stream(stream) =
+        pair.client_conn(client).open(Direction::Bidirectional, OpenFlags::default()).unwrap()
     else {
         panic!("allowed")
     };
@@ -192,17 +206,24 @@ fn rejected_early_data_closes_its_streams() {
     let (client, server) = pair.establish(client);
     assert_eq!(resumed(&pair.client_events, client), (false, EarlyData::Rejected));
     let events: Vec<_> = of(&pair.client_events, client).collect();
-    let closed = events.iter().position(|e| matches!(e, Event::Stream(s, StreamEvent::Closed) if *s == stream));
+    let closed = events
+        .iter()
+        .position(|e| matches!(e, Event::Stream(s, StreamEvent::Closed) if *s == stream));
     let connected = events.iter().position(|e| matches!(e, Event::Connected { .. }));
     assert!(closed.is_some() && closed < connected, "{events:?}");
     assert!(!of(&pair.server_events, server).any(|e| matches!(e, Event::NewStream { .. })));
     // The same identifier serves again, and the count of streams is right.
     assert_eq!(pair.client_conn(client).streams_available(Direction::Bidirectional), 100);
-    let again = pair.client_conn(client).open(Direction::Bidirectional, OpenFlags::default()).unwrap();
+    let again =
+        pair.client_conn(client).open(Direction::Bidirectional, OpenFlags::default()).unwrap();
     assert_eq!(again, Opened::Stream(stream));
-    pair.client_conn(client).send(stream, Bytes::from_static(b"again"), SendOptions::default()).unwrap();
+    pair.client_conn(client)
+        .send(stream, Bytes::from_static(b"again"), SendOptions::default())
+        .unwrap();
     pair.drive(Duration::from_millis(100));
-    assert!(of(&pair.server_events, server).any(|e| matches!(e, Event::NewStream { early: false, .. })));
+    assert!(
+        of(&pair.server_events, server).any(|e| matches!(e, Event::NewStream { early: false, .. }))
+    );
 }
 
 #[test]
@@ -219,9 +240,18 @@ fn replayed_early_data_is_not_taken_twice() {
     let early = SendOptions { fin: true, allow_early: true, ..SendOptions::default() };
     pair.client_conn(client).send(stream, Bytes::from_static(b"pay once"), early).unwrap();
     pair.work();
-    let flight: Vec<_> = pair.capture.take().unwrap().into_iter().filter(|(up, _)| *up).map(|(_, data)| data).collect();
+    let flight: Vec<_> = pair
+        .capture
+        .take()
+        .unwrap()
+        .into_iter()
+        .filter(|(up, _)| *up)
+        .map(|(_, data)| data)
+        .collect();
     pair.establish(client);
-    let streams = |pair: &Pair| pair.server_events.iter().filter(|(_, e)| matches!(e, Event::NewStream { .. })).count();
+    let streams = |pair: &Pair| {
+        pair.server_events.iter().filter(|(_, e)| matches!(e, Event::NewStream { .. })).count()
+    };
     assert_eq!(streams(&pair), 1);
     let now = pair.now;
     pair.client_conn(client).close(now, 0, Bytes::new());

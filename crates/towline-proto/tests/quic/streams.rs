@@ -36,7 +36,10 @@ fn an_echo_with_every_event_in_its_order() {
     let notify = SendOptions { notify: true, ..fin() };
     let sent = pair.client_conn(client).send(stream, Bytes::from_static(b"hello"), notify).unwrap();
     pair.drive(Duration::from_secs(1));
-    assert!(of(&pair.server_events, server).any(|e| matches!(e, Event::NewStream { stream: s, early: false } if *s == stream)));
+    assert!(
+        of(&pair.server_events, server)
+            .any(|e| matches!(e, Event::NewStream { stream: s, early: false } if *s == stream))
+    );
     assert_eq!(on_stream(&pair.server_events, stream), [&StreamEvent::Readable]);
     let chunk = pair.server_conn(server).read(stream, 100).unwrap();
     assert_eq!(chunk, Chunk { data: Bytes::from_static(b"hello"), offset: 0, fin: true });
@@ -100,7 +103,10 @@ fn credit_is_counted_and_adds_up() {
         pair.drive(Duration::from_millis(100));
     };
     let data = |pair: &Pair| {
-        on_stream(&pair.server_events, stream).iter().filter(|e| matches!(e, StreamEvent::Data { .. })).count()
+        on_stream(&pair.server_events, stream)
+            .iter()
+            .filter(|e| matches!(e, StreamEvent::Data { .. }))
+            .count()
     };
     send(&mut pair);
     assert_eq!(pair.server_conn(server).read(stream, 100).unwrap().data, piece);
@@ -110,7 +116,13 @@ fn credit_is_counted_and_adds_up() {
         send(&mut pair);
     }
     assert_eq!(data(&pair), 3, "1 + 2");
-    assert_eq!(on_stream(&pair.server_events, stream).iter().filter(|e| ***e == StreamEvent::Passive).count(), 1);
+    assert_eq!(
+        on_stream(&pair.server_events, stream)
+            .iter()
+            .filter(|e| ***e == StreamEvent::Passive)
+            .count(),
+        1
+    );
     assert_eq!(pair.server_conn(server).read(stream, 100).unwrap().data, piece, "the fourth waits");
     pair.server_conn(server).set_active(stream, ReadMode::Once).unwrap();
     send(&mut pair);
@@ -138,7 +150,11 @@ fn a_passive_reader_holds_the_sender_back() {
         pair.drive(Duration::from_millis(200));
     }
     let stats = pair.server_conn(server).stats();
-    assert!(stats.bytes_received < 150_000, "{} bytes came although nobody reads", stats.bytes_received);
+    assert!(
+        stats.bytes_received < 150_000,
+        "{} bytes came although nobody reads",
+        stats.bytes_received
+    );
     assert!(!on_stream(&pair.client_events, stream).contains(&&StreamEvent::Writable));
     let mut got = Vec::new();
     for _ in 0..100 {
@@ -160,7 +176,9 @@ fn reset_and_stop_carry_their_codes() {
     let mut pair = Setup::new().build();
     let (client, server) = pair.established();
     let stream = open(&mut pair, client, Direction::Bidirectional);
-    pair.client_conn(client).send(stream, Bytes::from_static(b"x"), SendOptions::default()).unwrap();
+    pair.client_conn(client)
+        .send(stream, Bytes::from_static(b"x"), SendOptions::default())
+        .unwrap();
     pair.drive(Duration::from_millis(100));
     pair.client_conn(client).reset(stream, 7).unwrap();
     pair.server_conn(server).reset(stream, 8).unwrap();
@@ -169,11 +187,19 @@ fn reset_and_stop_carry_their_codes() {
     assert_eq!(pair.client_conn(client).read(stream, 10), Err(StreamError::Reset(8)));
     pair.drive(Duration::from_millis(100));
     let events = on_stream(&pair.server_events, stream);
-    assert!(events.ends_with(&[&StreamEvent::PeerSendAborted(7), &StreamEvent::Closed]), "{events:?}");
-    assert!(on_stream(&pair.client_events, stream).contains(&&StreamEvent::SendShutdownComplete { graceful: false }));
+    assert!(
+        events.ends_with(&[&StreamEvent::PeerSendAborted(7), &StreamEvent::Closed]),
+        "{events:?}"
+    );
+    assert!(
+        on_stream(&pair.client_events, stream)
+            .contains(&&StreamEvent::SendShutdownComplete { graceful: false })
+    );
 
     let stream = open(&mut pair, client, Direction::Unidirectional);
-    pair.client_conn(client).send(stream, Bytes::from_static(b"x"), SendOptions::default()).unwrap();
+    pair.client_conn(client)
+        .send(stream, Bytes::from_static(b"x"), SendOptions::default())
+        .unwrap();
     pair.drive(Duration::from_millis(100));
     pair.server_conn(server).stop(stream, 9).unwrap();
     pair.drive(Duration::from_millis(100));
@@ -195,7 +221,9 @@ fn a_rejected_stream_is_over_for_both() {
     let mut pair = Setup::new().build();
     let (client, server) = pair.established();
     let stream = open(&mut pair, client, Direction::Bidirectional);
-    pair.client_conn(client).send(stream, Bytes::from(pattern(10_000)), SendOptions::default()).unwrap();
+    pair.client_conn(client)
+        .send(stream, Bytes::from(pattern(10_000)), SendOptions::default())
+        .unwrap();
     pair.drive(Duration::from_millis(50));
     pair.server_conn(server).reject_stream(stream, 5).unwrap();
     pair.drive(Duration::from_millis(200));
@@ -212,13 +240,19 @@ fn streams_beyond_the_limit_wait_and_the_peer_hears_of_it() {
     let first = open(&mut pair, client, Direction::Bidirectional);
     open(&mut pair, client, Direction::Bidirectional);
     let fail = OpenFlags { fail_blocked: true, ..OpenFlags::default() };
-    assert_eq!(pair.client_conn(client).open(Direction::Bidirectional, fail), Err(StreamError::LimitReached));
+    assert_eq!(
+        pair.client_conn(client).open(Direction::Bidirectional, fail),
+        Err(StreamError::LimitReached)
+    );
     let accept = OpenFlags { indicate_peer_accept: true, ..OpenFlags::default() };
-    let Opened::Waiting(request) = pair.client_conn(client).open(Direction::Bidirectional, accept).unwrap() else {
+    let Opened::Waiting(request) =
+        pair.client_conn(client).open(Direction::Bidirectional, accept).unwrap()
+    else {
         panic!("over the limit")
     };
     pair.drive(Duration::from_millis(200));
-    let needs = of(&pair.server_events, server).filter(|e| matches!(e, Event::PeerNeedsStreams(Direction::Bidirectional)));
+    let needs = of(&pair.server_events, server)
+        .filter(|e| matches!(e, Event::PeerNeedsStreams(Direction::Bidirectional)));
     assert_eq!(needs.count(), 1);
     assert!(first.initiator() == Side::Client && first.index() == 0);
     // The application's answer decides.
@@ -232,7 +266,9 @@ fn streams_beyond_the_limit_wait_and_the_peer_hears_of_it() {
     assert_eq!(on_stream(&pair.client_events, stream), [&StreamEvent::PeerAccepted]);
     let available: Vec<_> = of(&pair.client_events, client)
         .filter_map(|event| match event {
-            Event::StreamsAvailable { bidirectional, unidirectional } => Some((*bidirectional, *unidirectional)),
+            Event::StreamsAvailable { bidirectional, unidirectional } => {
+                Some((*bidirectional, *unidirectional))
+            }
             _ => None,
         })
         .collect();
@@ -261,7 +297,9 @@ fn an_immediate_start_announces_the_stream_without_data() {
     let mut pair = Setup::new().build();
     let (client, server) = pair.established();
     let flags = OpenFlags { immediate: true, start_event: true, ..OpenFlags::default() };
-    let Opened::Stream(stream) = pair.client_conn(client).open(Direction::Bidirectional, flags).unwrap() else {
+    let Opened::Stream(stream) =
+        pair.client_conn(client).open(Direction::Bidirectional, flags).unwrap()
+    else {
         panic!("allowed")
     };
     let silent = open(&mut pair, client, Direction::Bidirectional);
@@ -305,7 +343,8 @@ fn streams_of_one_priority_share() {
     let mut pair = Setup::new().build();
     pair.links(|l| l.rate = Some((1_000_000, 100_000)));
     let (client, server) = pair.established();
-    let streams: Vec<_> = (0..4).map(|_| open(&mut pair, client, Direction::Unidirectional)).collect();
+    let streams: Vec<_> =
+        (0..4).map(|_| open(&mut pair, client, Direction::Unidirectional)).collect();
     for &stream in &streams {
         pair.client_conn(client).send(stream, Bytes::from(pattern(200_000)), fin()).unwrap();
     }

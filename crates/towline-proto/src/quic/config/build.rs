@@ -121,10 +121,11 @@ impl EndpointConfig {
     }
 }
 
-/// The largest stream window that cannot come to more runs of bytes than the engine keeps, at this share of lost packets: of n packets in flight, each lost one between
-/// two that came splits a run, so 2p(1-p)n bounds the runs with room to spare for small p, and at one half exactly: every second packet.
+/// The largest stream window that does not come to more runs of bytes than the engine keeps, at this share of lost packets. Of n packets, each lost one between two that
+/// came splits a run: p(1-p)n of them on average, n/2 when every second one is lost. What is sent again is cut differently and can split a hole once more. So 4p(1-p)n
+/// bounds the runs: all n packets at one half.
 fn safe_window(loss: f64) -> u64 {
-    (MAX_RUNS * LEAST_PACKET / (2.0 * loss * (1.0 - loss))) as u64
+    (MAX_RUNS * LEAST_PACKET / (4.0 * loss * (1.0 - loss))) as u64
 }
 
 fn check(options: &Options) -> Result<(), ConfigError> {

@@ -83,7 +83,7 @@ pub struct Options {
     pub disable_1rtt_encryption: bool,
     /// Bytes sent under one key before it is updated (RFC 9001 section 6). Default 274,877,906,944. The engine updates earlier when it sees fit.
     pub max_bytes_per_key: u64,
-    /// Bytes that the peer may send on a stream ahead of what was read. Default 2 MiB: see `expected_loss`.
+    /// Bytes that the peer may send on a stream ahead of what was read. Default 1 MiB: see `expected_loss`.
     pub stream_recv_window: u64,
     /// Bytes that the peer may send on all streams ahead of what was read. Default 16 MiB.
     pub conn_flow_control_window: u64,
@@ -163,7 +163,7 @@ impl Default for Options {
             keep_alive_interval: None,
             disable_1rtt_encryption: false,
             max_bytes_per_key: 274_877_906_944,
-            stream_recv_window: 2 << 20,
+            stream_recv_window: 1 << 20,
             conn_flow_control_window: 16 << 20,
             send_window: 8 << 20,
             expected_loss: 0.5,

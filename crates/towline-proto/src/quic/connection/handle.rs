@@ -35,6 +35,14 @@ impl<'a> Connection<'a> {
         result
     }
 
+    /// A call that found nothing to do leaves nothing to work on.
+    fn touched_if_done<T>(&mut self, result: Result<T, StreamError>) -> Result<T, StreamError> {
+        if matches!(result, Ok(_) | Err(StreamError::Reset(_))) {
+            self.queues.touch(self.conn);
+        }
+        result
+    }
+
     /// The connection's id.
     pub fn id(&self) -> ConnectionId {
         self.conn.id
@@ -159,7 +167,7 @@ impl<'a> Connection<'a> {
     /// `LimitReached` with `fail_blocked`, `TooManyWaiting`, `ConnectionClosed`.
     pub fn open(&mut self, direction: Direction, flags: OpenFlags) -> Result<Opened, StreamError> {
         let opened = self.conn.open_stream(direction, flags);
-        self.touched(opened)
+        self.touched_if_done(opened)
     }
 
     /// How many streams we may open now.
@@ -178,7 +186,7 @@ impl<'a> Connection<'a> {
         options: SendOptions,
     ) -> Result<SendId, StreamError> {
         let sent = self.conn.send_stream(id, data, options);
-        self.touched(sent)
+        self.touched_if_done(sent)
     }
 
     /// Copies bytes into a stream, as many as it takes, and returns how many.
@@ -187,7 +195,7 @@ impl<'a> Connection<'a> {
     /// `Blocked` (then `Writable` follows), `Stopped` with the peer's code, `Closed`, `ConnectionClosed`.
     pub fn write(&mut self, id: StreamId, data: &[u8]) -> Result<usize, StreamError> {
         let written = self.conn.write_stream(id, data);
-        self.touched(written)
+        self.touched_if_done(written)
     }
 
     /// Ends our side of a stream behind what is queued (graceful shutdown).
@@ -205,7 +213,7 @@ impl<'a> Connection<'a> {
     /// `Closed`, `CodeTooLarge`.
     pub fn reset(&mut self, id: StreamId, code: u64) -> Result<(), StreamError> {
         let reset = self.conn.reset_stream(id, code);
-        self.touched(reset)
+        self.touched_if_done(reset)
     }
 
     /// Stops reading a stream and asks the peer to stop sending (ABORT_RECEIVE; RFC 9000 section 19.5).
@@ -214,7 +222,7 @@ impl<'a> Connection<'a> {
     /// `Closed`, `CodeTooLarge`.
     pub fn stop(&mut self, id: StreamId, code: u64) -> Result<(), StreamError> {
         let stopped = self.conn.stop_stream(id, code);
-        self.touched(stopped)
+        self.touched_if_done(stopped)
     }
 
     /// Reads a passive stream: one run of at most `max` bytes.
@@ -223,7 +231,7 @@ impl<'a> Connection<'a> {
     /// `Blocked` (then `Readable` follows), `Active`, `Reset` with the peer's code, `Closed`.
     pub fn read(&mut self, id: StreamId, max: usize) -> Result<Chunk, StreamError> {
         let chunk = self.conn.read_stream(id, max.max(1));
-        self.touched(chunk)
+        self.touched_if_done(chunk)
     }
 
     /// How a stream is read from now on (`active`).
@@ -232,7 +240,7 @@ impl<'a> Connection<'a> {
     /// `Closed`.
     pub fn set_active(&mut self, id: StreamId, mode: ReadMode) -> Result<(), StreamError> {
         let set = self.conn.set_read_mode(id, mode);
-        self.touched(set)
+        self.touched_if_done(set)
     }
 
     /// Takes a stream's bytes as they arrive instead of in order (`disable_fpbuffer`); there is no way back.
@@ -268,7 +276,10 @@ impl<'a> Connection<'a> {
         options: DatagramOptions,
     ) -> Result<DatagramId, DatagramError> {
         let sent = self.conn.send_datagram(data, options);
-        self.touched(sent)
+        if sent.is_ok() {
+            self.queues.touch(self.conn);
+        }
+        sent
     }
 
     /// The longest datagram now; `None` when the peer takes none.

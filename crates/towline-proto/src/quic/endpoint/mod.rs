@@ -407,6 +407,7 @@ impl Endpoint {
 
     /// The next thing that happened. `now` is the moment of the call.
     pub fn poll_event(&mut self, now: Instant) -> Option<EndpointEvent> {
+        self.clock.advance(now);
         loop {
             if let Some(incoming) = self.gate.poll() {
                 return Some(EndpointEvent::Incoming(incoming));
@@ -442,6 +443,7 @@ impl Endpoint {
     /// Writes the next train of datagrams into `buf`, from its start, and says how it must be sent. The buffer is cleared first and keeps its capacity, so one buffer
     /// serves for ever without allocation.
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
+        self.clock.advance(now);
         self.settle(now);
         buf.clear();
         if let Some((transmit, bytes)) = self.responses.pop_front() {
@@ -501,9 +503,12 @@ impl Endpoint {
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) must be called next. Valid once `poll_event` and `poll_transmit` have given nothing; it may be earlier than
-    /// necessary.
+    /// When [`handle_timeout`](Self::handle_timeout) must be called next; it may be earlier than necessary. A moment that has passed already says that something was
+    /// touched and not polled since.
     pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.queues.has_work() || !self.responses.is_empty() {
+            return Some(self.clock.now());
+        }
         [self.queues.next_due(), self.gate.next_deadline()].into_iter().flatten().min()
     }
 }

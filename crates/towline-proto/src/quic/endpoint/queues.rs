@@ -45,6 +45,11 @@ impl Queues {
         !self.dirty.is_empty()
     }
 
+    /// Whether something waits for the next poll.
+    pub(super) fn has_work(&self) -> bool {
+        !self.dirty.is_empty() || !self.ready.is_empty() || !self.transmit.is_empty()
+    }
+
     pub(super) fn pop_dirty(&mut self) -> Option<usize> {
         self.dirty.pop_front()
     }
