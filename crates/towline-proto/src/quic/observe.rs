@@ -15,6 +15,11 @@ use super::types::{DatagramId, Direction};
 /// Streams whose 0-RTT bytes are counted at most; the peer's stream limits are far below.
 const MAX_EARLY_STREAMS: usize = 1_024;
 
+/// The peer has acknowledged a packet with the present keys.
+const SETTLED: u64 = u64::MAX;
+/// The keys are new and nothing was sent with them yet.
+const UPDATED: u64 = u64::MAX - 1;
+
 #[derive(Debug)]
 pub(super) struct Observed {
     base: Instant,
@@ -25,6 +30,8 @@ pub(super) struct Observed {
     /// Whether packets were sent since the last acknowledgement, and when (nanoseconds from `base`) the first of them was.
     outstanding: AtomicBool,
     progress: AtomicU64,
+    /// `SETTLED`, `UPDATED`, or when (nanoseconds from `base`) the first packet with the present keys was sent.
+    keys: AtomicU64,
     track_datagrams: bool,
     tracker: Mutex<Tracker>,
     early: Mutex<Early>,
@@ -65,6 +72,7 @@ impl Observed {
             blocked_at: [AtomicU64::new(0), AtomicU64::new(0)],
             outstanding: AtomicBool::new(false),
             progress: AtomicU64::new(0),
+            keys: AtomicU64::new(SETTLED),
             track_datagrams,
             tracker: Mutex::default(),
             early: Mutex::default(),
@@ -152,14 +160,29 @@ impl Observed {
         self.outstanding().then(|| self.base + Duration::from_nanos(self.progress.load(Relaxed)))
     }
 
-    fn mark_progress(&self, now: Instant) {
-        let nanos = now.saturating_duration_since(self.base).as_nanos();
-        self.progress.store(u64::try_from(nanos).unwrap_or(u64::MAX), Relaxed);
+    /// Nanoseconds from `base`; some 580 years fit.
+    fn nanos(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.base).as_nanos())
+            .map_or(UPDATED - 1, |n| n.min(UPDATED - 1))
+    }
+
+    /// The keys were updated, by either end.
+    pub(super) fn on_key_update(&self) {
+        self.keys.store(UPDATED, Relaxed);
+    }
+
+    /// Whether a key update may be begun: not before the peer has acknowledged a packet with the present keys (RFC 9001 section 6.1). The engine is content with a packet
+    /// from the peer; when both ends update at once and packets are lost, the two would then lose each other's keys.
+    pub(super) fn may_update_keys(&self) -> bool {
+        self.keys.load(Relaxed) == SETTLED
     }
 
     pub(super) fn on_packet_sent(&self, now: Instant, bytes: u16, pn: u64) {
         if !self.outstanding.swap(true, Relaxed) {
-            self.mark_progress(now);
+            self.progress.store(self.nanos(now), Relaxed);
+        }
+        if self.keys.load(Relaxed) == UPDATED {
+            self.keys.store(self.nanos(now), Relaxed);
         }
         if !self.track_datagrams {
             return;
@@ -173,6 +196,11 @@ impl Observed {
     }
 
     pub(super) fn on_packet_acked(&self, sent: Instant, bytes: u64, pn: u64) {
+        let since = self.keys.load(Relaxed);
+        // Strictly later, since a packet with the old keys may have left at the same moment.
+        if since < UPDATED && self.nanos(sent) > since {
+            self.keys.store(SETTLED, Relaxed);
+        }
         if !self.track_datagrams {
             return;
         }

@@ -181,10 +181,15 @@ fn keyupdate() {
     let mut pair = Setup::new().build();
     let (client, server) = pair.established();
     for _ in 0..5 {
-        pair.client_conn(client).update_keys();
+        assert!(pair.client_conn(client).update_keys());
+        assert!(
+            !pair.client_conn(client).update_keys(),
+            "not before the peer has acknowledged the last one"
+        );
         transfer(&mut pair, client, server, 100_000).unwrap();
         pair.server_conn(server).update_keys();
-        pair.drive(Duration::from_millis(200));
+        pair.server_conn(server).ping();
+        pair.drive(Duration::from_millis(500));
     }
     assert_eq!(pair.client_conn(client).stats().key_updates, 5);
 }

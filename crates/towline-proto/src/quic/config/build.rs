@@ -30,9 +30,9 @@ use crate::quic::qlog;
 pub(super) const CRYPTO_BUFFER: usize = 64 << 10;
 
 /// Runs of bytes that the engine keeps apart in one stream before it gives the connection up.
-const MAX_RUNS: f64 = 1_024.0;
-/// Stream bytes in a packet of the least size that QUIC allows, after its overhead.
-const LEAST_PACKET: f64 = 1_150.0;
+const MAX_RUNS: u64 = 1_024;
+/// Bytes of a packet that are not stream data: header, frame header, tag.
+const OVERHEAD: u16 = 50;
 
 const UDP_IPV4: u16 = 20 + 8;
 const UDP_IPV6: u16 = 40 + 8;
@@ -121,29 +121,14 @@ impl EndpointConfig {
     }
 }
 
-/// The largest stream window that does not come to more runs of bytes than the engine keeps, at this share of lost packets. Of n packets, each lost one between two that
-/// came splits a run: p(1-p)n of them on average, n/2 when every second one is lost. What is sent again is cut differently and can split a hole once more. So 4p(1-p)n
-/// bounds the runs: all n packets at one half.
-fn safe_window(loss: f64) -> u64 {
-    (MAX_RUNS * LEAST_PACKET / (4.0 * loss * (1.0 - loss))) as u64
+/// The largest stream window that cannot come to more runs of bytes than the engine keeps apart. Behind one lost packet every packet of the window is a run of its own, since
+/// the engine joins only small ones; what is sent again is cut differently, which measured as half as many more at worst.
+fn safe_window(minimum_mtu: u16) -> u64 {
+    let packet = u64::from(minimum_mtu.saturating_sub(UDP_IPV6 + OVERHEAD));
+    MAX_RUNS * packet * 2 / 3
 }
 
 fn check(options: &Options) -> Result<(), ConfigError> {
-    if !(0.001..=0.5).contains(&options.expected_loss) {
-        let why = "a share of packets; one half is the worst case";
-        return Err(out_of_range("expected_loss", options.expected_loss, "0.001 to 0.5", why));
-    }
-    let safe = safe_window(options.expected_loss);
-    if !(4_096..=safe).contains(&options.stream_recv_window) {
-        let why = "with more, `expected_loss` could split a stream into more runs than the engine keeps, which ends the connection";
-        let range = format!("4096 to {safe}");
-        return Err(out_of_range(
-            "stream_recv_window_default",
-            options.stream_recv_window,
-            range,
-            why,
-        ));
-    }
     for (option, value, least) in [
         ("conn_flow_control_window", options.conn_flow_control_window, 4_096),
         ("send_window", options.send_window, 4_096),
@@ -179,6 +164,17 @@ fn check(options: &Options) -> Result<(), ConfigError> {
     if options.maximum_mtu < options.minimum_mtu {
         let why = "the search starts at minimum_mtu and ends at maximum_mtu";
         return Err(ConfigError::Conflict { option: "maximum_mtu", other: "minimum_mtu", why });
+    }
+    let safe = if options.risk_gap_overflow { 64 << 20 } else { safe_window(options.minimum_mtu) };
+    if !(4_096..=safe).contains(&options.stream_recv_window) {
+        let why = "with more, one lost packet can leave the engine with more runs of bytes than it keeps apart, which ends the connection; see `risk_gap_overflow`";
+        let range = format!("4096 to {safe}");
+        return Err(out_of_range(
+            "stream_recv_window_default",
+            options.stream_recv_window,
+            range,
+            why,
+        ));
     }
     if options.initial_window_packets < 2 {
         let why = "RFC 9002 section 7.2: two packets at least";

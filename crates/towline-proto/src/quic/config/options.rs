@@ -83,15 +83,16 @@ pub struct Options {
     pub disable_1rtt_encryption: bool,
     /// Bytes sent under one key before it is updated (RFC 9001 section 6). Default 274,877,906,944. The engine updates earlier when it sees fit.
     pub max_bytes_per_key: u64,
-    /// Bytes that the peer may send on a stream ahead of what was read. Default 1 MiB: see `expected_loss`.
+    /// Bytes that the peer may send on a stream ahead of what was read. Default 768,000: the engine ends a connection whose stream holds
+    /// more than 1,024 runs of bytes apart, and behind a lost packet each packet is one, so the window may not hold more; see `risk_gap_overflow`.
     pub stream_recv_window: u64,
     /// Bytes that the peer may send on all streams ahead of what was read. Default 16 MiB.
     pub conn_flow_control_window: u64,
     /// Bytes sent and not yet acknowledged, at most. Default 8 MiB.
     pub send_window: u64,
-    /// The share of packets that the path may lose, 0.001 to 0.5, for which `stream_recv_window` must be safe. The engine ends a connection whose stream holds more than
-    /// 1,024 separate runs of bytes, so a window may hold no more packets than give that many runs. Default 0.5, the worst case.
-    pub expected_loss: f64,
+    /// Allow a larger `stream_recv_window` than is safe: on a path that loses packets the engine may then end the connection. For paths that do not, such as within one machine
+    /// or one rack. Default false.
+    pub risk_gap_overflow: bool,
     /// The congestion window at the start, packets. Default 10.
     pub initial_window_packets: u32,
     /// After how long without sending the congestion controller starts afresh. Default 1 s.
@@ -163,10 +164,10 @@ impl Default for Options {
             keep_alive_interval: None,
             disable_1rtt_encryption: false,
             max_bytes_per_key: 274_877_906_944,
-            stream_recv_window: 1 << 20,
+            stream_recv_window: 768_000,
             conn_flow_control_window: 16 << 20,
             send_window: 8 << 20,
-            expected_loss: 0.5,
+            risk_gap_overflow: false,
             initial_window_packets: 10,
             send_idle_timeout: Duration::from_secs(1),
             initial_rtt: Duration::from_millis(333),

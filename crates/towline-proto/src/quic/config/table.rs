@@ -233,9 +233,9 @@ pub const OPTIONS: &[OptionSpec] = &[
     number(
         "stream_recv_window_default",
         "bytes",
-        (4_096, 64 << 20, 1 << 20),
+        (4_096, 64 << 20, 768_000),
         |o, v| o.stream_recv_window = v,
-        "flow control of each stream; above 1.1 MiB `expected_loss` must allow it. The engine does not grow windows, hence the default",
+        "flow control of each stream; above 785,066 (more with larger packets) only with `risk_gap_overflow`. The engine does not grow windows, hence the default",
     ),
     refused(
         "stream_recv_buffer_default",

@@ -295,13 +295,10 @@ impl<'a> Connection<'a> {
         self.touched(());
     }
 
-    /// Updates the keys now (RFC 9001 section 6). Does nothing while an update is under way.
-    pub fn update_keys(&mut self) {
-        if self.conn.life.confirmed {
-            self.conn.key_updates += 1;
-            self.conn.inner.force_key_update();
-            self.touched(());
-        }
+    /// Updates the keys now (RFC 9001 section 6). False when none may be begun yet: the peer has to acknowledge a packet with the present ones first.
+    pub fn update_keys(&mut self) -> bool {
+        let updated = self.conn.update_keys();
+        self.touched(updated)
     }
 
     /// Moves to another local address (RFC 9000 section 9): tries the path first; `LocalAddressChanged` or `MigrationFailed` tells. The driver must have a socket there

@@ -531,10 +531,18 @@ impl Conn {
     /// Key updates by volume (`max_bytes_per_key`).
     fn count_key_bytes(&mut self, sent: usize) {
         self.key_bytes = self.key_bytes.saturating_add(sent as u64);
-        if self.key_bytes >= self.options().max_bytes_per_key && self.life.confirmed {
+        if self.key_bytes >= self.options().max_bytes_per_key && self.update_keys() {
             self.key_bytes = 0;
+        }
+    }
+
+    /// Begins a key update, if one may be begun now.
+    fn update_keys(&mut self) -> bool {
+        let may = self.life.confirmed && !self.life.ending && self.observed.may_update_keys();
+        if may {
             self.key_updates += 1;
             self.inner.force_key_update();
         }
+        may
     }
 }

@@ -170,6 +170,7 @@ impl engine::ClientConfig for ClientCrypto {
             next: None,
             told_handshake_data: false,
             plain: false,
+            made_next: false,
         }))
     }
 }
@@ -247,6 +248,7 @@ impl engine::ServerConfig for ServerCrypto {
                 next: None,
                 told_handshake_data: false,
                 plain: false,
+                made_next: false,
             }),
             Err(_) => Box::new(Refusing(self.config.suite)),
         }

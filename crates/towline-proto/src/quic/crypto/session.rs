@@ -30,6 +30,7 @@ pub(super) struct Session {
     pub(super) next: Option<Secrets>,
     pub(super) told_handshake_data: bool,
     pub(super) plain: bool,
+    pub(super) made_next: bool,
 }
 
 pub(super) fn initial_keys(suite: &Suite, cid: &ConnectionId, side: Side) -> Keys {
@@ -186,6 +187,10 @@ impl engine::Session for Session {
 
     fn next_1rtt_keys(&mut self) -> Option<KeyPair<Box<dyn PacketKey>>> {
         let keys = self.next.as_mut()?.next_packet_keys();
+        // The first of them are made ahead, when the handshake gives the keys; each later call is an update.
+        if std::mem::replace(&mut self.made_next, true) {
+            self.observed.on_key_update();
+        }
         if self.plain {
             return Some(keys::plain_packet_keys(self.sent(), self.received()));
         }
