@@ -123,11 +123,11 @@ impl Observed {
     pub(super) fn on_received_early(&self, payload: &[u8]) {
         let mut early = lock(&self.early);
         scan(payload, |frame| match frame {
-            Frame::Stream { id, end } => {
-                if early.len() < MAX_EARLY_STREAMS || early.contains_key(&id) {
-                    let length = early.entry(id).or_default();
-                    *length = (*length).max(end);
-                }
+            Frame::Stream { id, end }
+                if early.len() < MAX_EARLY_STREAMS || early.contains_key(&id) =>
+            {
+                let length = early.entry(id).or_default();
+                *length = (*length).max(end);
             }
             Frame::Datagram { .. } => {
                 self.early_datagrams.fetch_add(1, Relaxed);

@@ -1,6 +1,6 @@
 //! QUIC under virtual time: a pair of endpoints and a network between them that does what it is told, from a seed.
 
-#![allow(unreachable_pub)]
+#![allow(unreachable_pub, clippy::print_stdout)]
 
 mod pair;
 
@@ -12,6 +12,7 @@ mod handshake;
 mod interop;
 mod migration;
 mod options;
+mod providers;
 mod random;
 mod resumption;
 mod streams;

@@ -53,11 +53,13 @@ fn numbers_are_honoured_within_their_range_and_refused_outside() {
                     spec.name
                 );
                 for value in [min, max, default] {
-                    let mut options = Options::default();
                     // So that the other ends of the ranges do not contradict it.
-                    options.risk_gap_overflow = true;
-                    options.idle_timeout = None;
-                    options.maximum_mtu = u16::MAX;
+                    let mut options = Options {
+                        risk_gap_overflow: true,
+                        idle_timeout: None,
+                        maximum_mtu: u16::MAX,
+                        ..Options::default()
+                    };
                     if spec.name == "maximum_mtu" {
                         options.minimum_mtu = 1_248;
                     }

@@ -208,6 +208,8 @@ pub struct Seen {
     pub lost: u64,
 }
 
+type Decide = Box<dyn FnMut(&Incoming) -> Option<Decision>>;
+
 pub struct Pair {
     pub now: Instant,
     pub client: Endpoint,
@@ -225,9 +227,9 @@ pub struct Pair {
     pub server_address: SocketAddr,
     pub client_events: Vec<(ConnectionId, Event)>,
     pub server_events: Vec<(ConnectionId, Event)>,
-    pub incoming: Vec<Box<Incoming>>,
+    pub incoming: Vec<Incoming>,
     /// What to answer at the gate; `None` leaves the client waiting.
-    pub decide: Box<dyn FnMut(&Incoming) -> Option<Decision>>,
+    pub decide: Decide,
     pub seen_up: Seen,
     pub seen_down: Seen,
     /// Datagrams, for tests that look at them: to the server?, bytes.
@@ -423,7 +425,7 @@ impl Pair {
                     if let Some(decision) = (self.decide)(&incoming) {
                         self.server.decide(self.now, incoming.id, decision).unwrap();
                     }
-                    self.incoming.push(incoming);
+                    self.incoming.push(*incoming);
                 }
             }
         }

@@ -324,17 +324,14 @@ impl Endpoint {
                 continue;
             };
             conn.armed = None;
-            match conn.handle_timeout(now) {
-                Some(reason) => {
-                    match reason {
-                        CloseReason::HandshakeTimeout => self.stats.handshake_timeouts += 1,
-                        _ => self.stats.disconnect_timeouts += 1,
-                    }
-                    conn.end(reason);
-                    // The peer does not answer, so it is not told either.
-                    Self::drop_engine(&mut self.engine, conn);
+            if let Some(reason) = conn.handle_timeout(now) {
+                match reason {
+                    CloseReason::HandshakeTimeout => self.stats.handshake_timeouts += 1,
+                    _ => self.stats.disconnect_timeouts += 1,
                 }
-                None => {}
+                conn.end(reason);
+                // The peer does not answer, so it is not told either.
+                Self::drop_engine(&mut self.engine, conn);
             }
             self.queues.touch(conn);
         }
