@@ -51,7 +51,9 @@ impl CidConfig {
     pub fn server_address(address: IpAddr) -> Vec<u8> {
         match address {
             IpAddr::V4(v4) => v4.octets().to_vec(),
-            IpAddr::V6(v6) => v6.octets().split_off_last_four(),
+            IpAddr::V6(v6) => {
+                v6.octets().last_chunk::<4>().map(|four| four.to_vec()).unwrap_or_default()
+            }
         }
     }
 
@@ -95,16 +97,29 @@ impl CidConfig {
         Ok(())
     }
 
-    /// The thread that a connection id of this layout belongs to, if it is one: for handing a packet over that the kernel gave to another thread.
+    /// Reads ids of this layout; make it once per thread, since with a key it holds the prepared cipher.
+    pub fn reader(&self) -> CidReader {
+        CidReader { cipher: self.key.as_ref().map(Cipher::new), config: self.clone() }
+    }
+}
+
+/// Reads which thread a connection id, or a datagram, belongs to: for handing over what the kernel gave to another thread.
+pub struct CidReader {
+    config: CidConfig,
+    cipher: Option<Cipher>,
+}
+
+impl CidReader {
+    /// The thread of a connection id, if it is one of this layout and server.
     pub fn thread_of(&self, cid: &[u8]) -> Option<u8> {
-        Reader::new(self).thread_of(cid)
+        read(&self.config, self.cipher.as_ref(), cid)
     }
 
     /// The thread that a datagram belongs to by its destination connection id; `None` for Initial and 0-RTT packets, whose id the client chose, and for ids that are not ours.
     pub fn thread_of_datagram(&self, datagram: &[u8]) -> Option<u8> {
         let (&first, rest) = datagram.split_first()?;
         if first & 0x80 == 0 {
-            return self.thread_of(rest.get(..self.cid_len())?);
+            return self.thread_of(rest.get(..self.config.cid_len())?);
         }
         // Long headers: only Handshake packets certainly carry an id of ours.
         if first & 0x30 != 0x20 {
@@ -113,16 +128,6 @@ impl CidConfig {
         let (_, rest) = rest.split_at_checked(4)?;
         let (&len, rest) = rest.split_first()?;
         self.thread_of(rest.get(..usize::from(len))?)
-    }
-}
-
-trait LastFour {
-    fn split_off_last_four(&self) -> Vec<u8>;
-}
-
-impl LastFour for [u8; 16] {
-    fn split_off_last_four(&self) -> Vec<u8> {
-        self.last_chunk::<4>().map(|four| four.to_vec()).unwrap_or_default()
     }
 }
 
@@ -220,21 +225,6 @@ impl Random {
                 *to = from;
             }
         }
-    }
-}
-
-struct Reader<'a> {
-    config: &'a CidConfig,
-    cipher: Option<Cipher>,
-}
-
-impl<'a> Reader<'a> {
-    fn new(config: &'a CidConfig) -> Self {
-        Self { config, cipher: config.key.as_ref().map(Cipher::new) }
-    }
-
-    fn thread_of(&self, cid: &[u8]) -> Option<u8> {
-        read(self.config, self.cipher.as_ref(), cid)
     }
 }
 
@@ -346,15 +336,16 @@ mod tests {
                     ..CidConfig::default()
                 };
                 config.check().unwrap();
+                let reader = config.reader();
                 let mut generator = Generator::new(config.clone(), &[1; 16]);
                 for _ in 0..50 {
                     let cid = generator.generate_cid();
-                    assert_eq!(config.thread_of(&cid), Some(3));
+                    assert_eq!(reader.thread_of(&cid), Some(3));
                     assert!(generator.validate(cid).is_ok());
                     let mut datagram = vec![0x40];
                     datagram.extend_from_slice(&cid);
                     datagram.extend_from_slice(&[0; 30]);
-                    assert_eq!(config.thread_of_datagram(&datagram), Some(3));
+                    assert_eq!(reader.thread_of_datagram(&datagram), Some(3));
                 }
                 assert!(generator.validate(ConnectionId::new(&[0x55; 8])).is_err());
             }

@@ -22,13 +22,15 @@ mod endpoint;
 mod error;
 mod event;
 mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod observe;
 mod qlog;
 mod stats;
 mod ticket;
 mod types;
 
-pub use cid::CidConfig;
+pub use cid::{CidConfig, CidReader};
 pub use config::{
     AckFrequency, Cipher, ClientConfig, ClientSettings, ClientVerification, CongestionControl,
     ConnectParams, EndpointConfig, Identity, KeyLog, MAX_TICKET_DATA, OPTIONS, OptionKind,

@@ -176,7 +176,7 @@ fn connection_ids_lead_to_their_thread_and_survive_a_key() {
         pair.capture = Some(Vec::new());
         let (client, server) = pair.established();
         crate::congestion::transfer(&mut pair, client, server, 100_000).unwrap();
-        let cid = pair.server.config().cid.clone();
+        let cid = pair.server.config().cid.reader();
         let mut short = 0;
         for (up, datagram) in pair.capture.as_ref().unwrap() {
             if *up && datagram[0] & 0x80 == 0 {

@@ -47,7 +47,8 @@ fn measure() {
                 let mut pair = pair(provider, cipher);
                 let (client, server) = pair.established();
                 let start = Instant::now();
-                crate::congestion::transfer(&mut pair, client, server, 64 << 20).expect("delivered");
+                crate::congestion::transfer(&mut pair, client, server, 64 << 20)
+                    .expect("delivered");
                 best[at].0 = best[at].0.min(start.elapsed().as_secs_f64());
                 let start = Instant::now();
                 for _ in 0..50 {
