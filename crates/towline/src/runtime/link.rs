@@ -250,6 +250,10 @@ impl Runtime {
     /// Something came in on a link: its owner goes on.
     fn proceed(&mut self, key: LinkKey) {
         let Some(link) = self.links.get(key.0) else { return };
+        if matches!(link.owner, Owner::Leaving(_) | Owner::Closing) {
+            // What TLS still has to say, such as tickets, goes with it to the other thread.
+            return;
+        }
         let writes = link.wants_write();
         let secured = link.is_secured();
         if writes && let Err(error) = self.write(key, false) {

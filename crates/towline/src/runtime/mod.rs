@@ -19,6 +19,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -134,6 +135,8 @@ impl Runtime {
             if self.is_done() {
                 break;
             }
+            self.thread.wires.store(self.links.len(), Relaxed);
+            self.thread.timers.store(self.timers.len(), Relaxed);
             let until = match busy {
                 // Serving one connection may have scheduled another, which nobody wakes this thread for.
                 true => Some(self.now),
