@@ -14,6 +14,8 @@ mod core;
 mod dial;
 mod link;
 mod resolve;
+#[cfg(feature = "websocket")]
+mod upgrade;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
