@@ -150,7 +150,7 @@ impl Engine {
     /// The transport has acknowledged `total` bytes of what was transmitted on the present wire, counted from the wire's first.
     ///
     /// Over plain TCP on Linux that is `tcpi_bytes_acked` less one for the SYN, or what was written less `SIOCOUTQ`, both readable also
-    /// after a reset; over TLS it goes through [`tls::Stream::plaintext_acked`](crate::tls::Stream::plaintext_acked). Report it once more
+    /// after a reset; over TLS it goes through `tls::Stream::plaintext_acked`. Report it once more
     /// before [`handle_lost`](Self::handle_lost). A number that is too large counts as everything transmitted, a smaller one than before changes nothing.
     pub fn handle_transport_acked(&mut self, now: Instant, total: u64) {
         let _ = now;

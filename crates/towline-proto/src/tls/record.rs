@@ -115,10 +115,21 @@ impl Records {
         };
         let (tx_seq, tx) = secrets.tx;
         let (rx_seq, rx) = secrets.rx;
+        let mut encrypter = encrypter(suite, tx)?;
+        if tx_seq > 0 {
+            // aws-lc takes the first nonce that it sees for that of record 0, and refuses those that then seem to run backwards. So it is
+            // shown that one; what it makes of it never leaves this line.
+            let nothing = OutboundPlainMessage {
+                typ: ContentType::ApplicationData,
+                version: ProtocolVersion::TLSv1_3,
+                payload: OutboundChunks::new_empty(),
+            };
+            encrypter.encrypt(nothing, 0).map_err(|error| error::from_records(&error))?;
+        }
         Ok(Self {
             keeper,
             suite,
-            encrypter: encrypter(suite, tx)?,
+            encrypter,
             tx_seq,
             tx_limit: suite.common.confidentiality_limit,
             decrypter: decrypter(suite, rx)?,

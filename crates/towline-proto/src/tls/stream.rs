@@ -223,7 +223,8 @@ impl Stream {
 
     /// Encrypts `plaintext` as one run of bytes, into as few records as hold it, for [`poll_transmit`](Self::poll_transmit).
     ///
-    /// Hand over all there is at once: a record costs 22 bytes and an allocation however little is in it.
+    /// Hand over all there is at once, up to a few hundred KiB: a record costs 22 bytes and an allocation however little is in it, and a MiB of them
+    /// freed at once makes the allocator give pages back to the system that the next batch faults in again.
     ///
     /// # Errors
     /// [`Error::NotWritable`] before the handshake is done or after [`close`](Self::close); the failure of before, if any.
@@ -273,12 +274,15 @@ impl Stream {
         self.state.as_ref()
     }
 
-    /// Says `close_notify` behind all that was sealed: no more will be. Receiving goes on until the peer closes too.
+    /// Says `close_notify` behind all that was sealed: no more will be. Receiving goes on until the peer closes too. During the handshake
+    /// nothing is said.
     pub fn close(&mut self) {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
         let result = match &mut self.phase {
+            // Nothing was sent that could be taken for whole.
+            _ if self.state.is_none() => Ok(()),
             Phase::Rustls(buffered) => buffered.close(&mut self.outbox),
             Phase::Records(records) => {
                 records.alert(AlertDescription::CloseNotify, &mut self.outbox)

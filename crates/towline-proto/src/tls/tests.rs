@@ -282,9 +282,13 @@ fn every_provider_and_suite_carries_data() {
             let server = leaf.config().provider(provider).server().unwrap();
             let mut pair = Pair::connected(&client, &server);
             assert_eq!(pair.client.state().unwrap().cipher_suite(), suite);
-            pair.server.seal(&[pattern(50_000)]).unwrap();
-            assert_eq!(named(pair.drive(777)), (None, None));
-            assert_eq!(pair.to_client.concat(), pattern(50_000));
+            for _ in 0..20 {
+                pair.server.seal(&[pattern(50_000)]).unwrap();
+                pair.client.seal(&[pattern(20_000)]).unwrap();
+            }
+            assert_eq!(named(pair.drive(7777)), (None, None));
+            assert_eq!(pair.to_client.concat(), pattern(50_000).repeat(20));
+            assert_eq!(pair.to_server.concat(), pattern(20_000).repeat(20));
         }
     }
 }
@@ -645,6 +649,13 @@ fn truncation_is_told_from_closing() {
     assert!(matches!(cut.server.handle_end(), Err(Error::HandshakeCut)));
     assert!(matches!(cut.client.handle_end(), Err(Error::HandshakeCut)));
     assert!(matches!(cut.client.seal(&[pattern(1)]), Err(Error::NotWritable { .. })));
+
+    let mut early = Pair::new(&client, &server);
+    early.client.close();
+    assert_eq!(named(early.drive(1)), (None, None));
+    assert!(matches!(early.client.seal(&[pattern(1)]), Err(Error::NotWritable { .. })));
+    fn threads<T: Send + 'static>(_: &T) {}
+    threads(&early.client);
 }
 
 #[test]
@@ -964,6 +975,7 @@ fn system_roots_trust_nobody_of_ours() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "a failing run shows its seed")]
 fn random_traffic_arrives_as_it_was_sent() {
     let (ca, leaf) = ca_and_server();
     let (client, server) = (trusting(&ca).client().unwrap(), leaf.config().server().unwrap());
