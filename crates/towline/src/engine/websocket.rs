@@ -3,6 +3,9 @@
 //! WebSocket acknowledges nothing. What stands in for it is a ping behind the messages, whose pong says that the peer has
 //! read them (RFC 6455 section 5.5.2): at once when somebody waits in `flush`, else now and then.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -185,6 +188,11 @@ impl Engine {
         self.now = now;
         self.backlog_bytes += std::mem::take(&mut queue.bytes);
         self.backlog.append(&mut queue.messages);
+        self.report(queue);
+    }
+
+    /// Tells the applications' side how much of what they sent has not left yet.
+    pub(crate) fn report(&self, queue: &mut Queue) {
         let encoded = usize::try_from(self.encoded - self.handed_out).unwrap_or(usize::MAX);
         let left = usize::try_from(self.connection.queued()).unwrap_or(usize::MAX);
         queue.behind = (self.backlog.len() + encoded, self.backlog_bytes.saturating_add(left));

@@ -10,6 +10,8 @@ use bytes::{Bytes, BytesMut};
 use towline_proto::session::{CloseCode, FRAME_CHARGE, SessionId, WireError as SessionWireError};
 
 use crate::connection::{Connection, NO_SLOT, Phase, Shared, ask, inbox_options};
+#[cfg(feature = "websocket")]
+use crate::engine::Outgoing;
 use crate::engine::{Engine, Output};
 use crate::error::{ConnectError, Ended, RecvError, RequestError, WireError};
 use crate::handler::{Closed, Connected, Event, Handler};
@@ -257,7 +259,14 @@ impl Core {
         #[cfg(feature = "websocket")]
         if let Engine::WebSocket(engine) = &mut self.engine {
             let stirred = engine.take_stirred();
-            return stirred | (self.shared.out().refused && self.exchange(now));
+            let refused = {
+                let mut out = self.shared.out();
+                if let Outgoing::WebSocket(queue) = &mut out.outgoing {
+                    engine.report(queue);
+                }
+                out.refused
+            };
+            return stirred | (refused && self.exchange(now));
         }
         self.engine.is_ftcp() && self.shared.out().refused && self.exchange(now)
     }
