@@ -170,7 +170,10 @@ mod tests {
         assert_eq!(Failure::usage("").exit_code(), 2);
         assert_eq!(Failure::from(Signal::Interrupt).exit_code(), 130);
         assert_eq!(Failure::from(Signal::Terminate).exit_code(), 143);
-        assert_eq!(Failure::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe)).exit_code(), 0);
+        assert_eq!(
+            Failure::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe)).exit_code(),
+            0
+        );
     }
 
     #[test]

@@ -461,6 +461,25 @@ fn other_requests_get_an_answer_of_http() {
     });
 }
 
+#[test]
+fn a_full_listener_says_so_and_sessions_can_still_come_back() {
+    let (_context, server) = endpoint(quick().max_connections(1));
+    let listener = server.listen("ws://127.0.0.1:0").unwrap();
+    let proxy = Proxy::new(&listener.url());
+    let (_context, client) = endpoint(quick());
+    let first = client.connect_blocking(proxy.url("ws")).unwrap();
+    let accepted = listener.accept_blocking().unwrap();
+    let (_context, other) = endpoint(plain());
+    let error = other.connect_blocking(listener.url()).unwrap_err();
+    assert!(error.to_string().contains("503"), "{error}");
+    let error = client.connect_blocking(listener.url()).unwrap_err();
+    assert!(matches!(error, ConnectError::Rejected { .. }), "{error}");
+    proxy.cut(Cut::Reset);
+    first.send_blocking("still here").unwrap();
+    assert_eq!(receive(&accepted).data, "still here");
+    first.close_blocking().unwrap();
+}
+
 /// A client's frame, masked with zeros.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     assert!(payload.len() < 126);

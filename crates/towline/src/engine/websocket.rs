@@ -253,7 +253,7 @@ impl Engine {
         self.closing = Some((wire_code(code), reason.to_owned()));
     }
 
-    pub(super) fn poll_transmit(
+    pub(crate) fn poll_transmit(
         &mut self,
         now: Instant,
         max: usize,

@@ -316,6 +316,11 @@ impl Runtime {
             if let Some(session) = &session {
                 listener.endpoint.forget(session, &shared);
             }
+            #[cfg(feature = "websocket")]
+            if let Engine::WebSocket(mut engine) = engine {
+                self.close_unserved(key, listener, &mut engine, code.0, reason);
+                return None;
+            }
             self.turn_away(key, &Refusal { code, reason: reason.to_owned() });
             return None;
         }

@@ -399,10 +399,8 @@ impl Runtime {
     fn read_on(&mut self, key: CoreKey) {
         let Some(core) = self.cores.get_mut(key) else { return };
         let Some(link) = core.link else { return };
-        if matches!(core.engine, Engine::Ftcp { .. }) {
-            if core.shared.readers().is_over_limit() {
-                return;
-            }
+        if core.engine.is_ftcp() && core.shared.readers().is_over_limit() {
+            return;
         }
         #[cfg(feature = "websocket")]
         if let Engine::WebSocket(engine) = &core.engine

@@ -202,7 +202,7 @@ impl Runtime {
             return self.accepted((tag & !LISTENER) as usize, event);
         }
         let key = LinkKey(tag as usize);
-        if !self.links.get(key.0).is_some_and(|link| link.socket == socket) {
+        if self.links.get(key.0).is_none_or(|link| link.socket != socket) {
             return self.discard(event);
         }
         match event {

@@ -532,6 +532,22 @@ impl Runtime {
 
     // ---- plain messages ----
 
+    /// Another thread was faster with the last place: the peer has its WebSocket, and is told on it.
+    pub(super) fn close_unserved(
+        &mut self,
+        key: LinkKey,
+        listener: &Arc<ListenerShared>,
+        engine: &mut websocket::Engine,
+        code: u64,
+        reason: &str,
+    ) {
+        engine.close(code, reason);
+        engine.poll_transmit(self.now, usize::MAX, &mut self.scratch.plaintext);
+        self.write(key, false).ok();
+        self.handshake_over(listener);
+        self.linger(key);
+    }
+
     /// Bytes for an engine that takes the buffer, and gives it back when it is done with it.
     pub(super) fn websocket_input(&mut self, key: CoreKey, data: Bytes) {
         let now = self.now;
@@ -585,13 +601,15 @@ fn answer(
     if request.path != *listener.path {
         return Err(Refusal::new(404, "there is no WebSocket at this path\n"));
     }
+    let asked = request.subprotocols.iter().any(|name| name == SUBPROTOCOL);
+    let session = asked && options.websocket.session != SessionUse::Never;
+    // A session may be one that is served already, and is told later if it is not.
     let full = listener.connections.load(Ordering::Acquire) >= options.plain.max_connections;
-    if full || stopping {
+    if stopping || (full && !session) {
         return Err(Refusal::new(503, "no more connections are served for now\n"));
     }
     let mut acceptance = Acceptance::default();
-    let asked = request.subprotocols.iter().any(|name| name == SUBPROTOCOL);
-    if asked && options.websocket.session != SessionUse::Never {
+    if session {
         acceptance.subprotocol = Some(SUBPROTOCOL.to_owned());
         let mut headers = Headers::new();
         // A constant, and valid.

@@ -110,7 +110,9 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
         .collect();
     match failed.is_empty() {
         true => Ok(()),
-        false => Err(Failure::Failed(format!("{}; repeat it with --seed {seed}", failed.join("; ")))),
+        false => {
+            Err(Failure::Failed(format!("{}; repeat it with --seed {seed}", failed.join("; "))))
+        }
     }
 }
 
@@ -326,8 +328,17 @@ fn guarantee(wire: Wire) -> &'static str {
 /// The table and what it shows.
 fn report(rows: &[Row], load: &Load, seed: u64) -> String {
     let head = [
-        "wire", "driver", "bytes", "messages", "cuts", "resent", "repeats", "longest gap", "time",
-        "guarantee", "result",
+        "wire",
+        "driver",
+        "bytes",
+        "messages",
+        "cuts",
+        "resent",
+        "repeats",
+        "longest gap",
+        "time",
+        "guarantee",
+        "result",
     ];
     let mut table = vec![head.map(str::to_owned).to_vec()];
     for row in rows {

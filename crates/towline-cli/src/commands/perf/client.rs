@@ -92,7 +92,8 @@ struct Lane {
 pub(super) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -> Outcome {
     let address = Address::parse(&arguments.url)?;
     let scenario = if arguments.reverse { Scenario::Download } else { arguments.scenario };
-    if arguments.bytes.is_none() && (arguments.time.is_zero() || arguments.time > control::MAX_TIME) {
+    if arguments.bytes.is_none() && (arguments.time.is_zero() || arguments.time > control::MAX_TIME)
+    {
         return Err(Failure::usage("--time must be above 0 and at most a day"));
     }
     let addresses = address.clone().into_addresses()?;
@@ -283,7 +284,9 @@ impl Measurement<'_> {
             if self.plan.scenario == Scenario::Download && self.plan.bytes.is_none() {
                 let limit = *limit.get_or_insert(begin + self.plan.time + PATIENCE);
                 if Instant::now() > limit {
-                    return Err(Failure::failed("the server does not say that it has sent everything"));
+                    return Err(Failure::failed(
+                        "the server does not say that it has sent everything",
+                    ));
                 }
             }
             let now = Instant::now();
@@ -354,7 +357,11 @@ impl Measurement<'_> {
                     match crate::interrupt::block_on(lane.connection.request(end, patience)) {
                         Ok(reply) => match control::kind(&reply) {
                             control::Kind::Control(value) => Some(Tally::from_json(&value)),
-                            _ => return Err(Failure::failed("the server's result is unreadable; is it `towline perf server`?")),
+                            _ => {
+                                return Err(Failure::failed(
+                                    "the server's result is unreadable; is it `towline perf server`?",
+                                ));
+                            }
                         },
                         Err(_) if interrupted.is_some() => None,
                         Err(error) => return Err(error.into()),

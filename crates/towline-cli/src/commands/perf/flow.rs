@@ -66,10 +66,7 @@ impl Flow {
             bytes: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             under_way: AtomicU64::new(0),
-            round_trips: Mutex::new(RoundTrips {
-                histogram: histogram(),
-                sent: VecDeque::new(),
-            }),
+            round_trips: Mutex::new(RoundTrips { histogram: histogram(), sent: VecDeque::new() }),
             span: Mutex::new(None),
         })
     }

@@ -266,7 +266,9 @@ impl Handler for Session {
                 connection.try_send(reply).ok();
             }
             Kind::Control(value) => self.control(connection, message, &value),
-            Kind::Unknown => self.refuse(connection, "this is `towline perf server`: use `towline perf client`"),
+            Kind::Unknown => {
+                self.refuse(connection, "this is `towline perf server`: use `towline perf client`")
+            }
         }
     }
 
@@ -278,12 +280,7 @@ impl Handler for Session {
 }
 
 /// Sends what the client asked for, and then says how much it was.
-fn download(
-    connection: &Connection,
-    plan: &Plan,
-    stop: &Interrupt,
-    sent: &Mutex<Option<Tally>>,
-) {
+fn download(connection: &Connection, plan: &Plan, stop: &Interrupt, sent: &Mutex<Option<Tally>>) {
     let (begin, cpu) = (Instant::now(), control::cpu_time());
     let Ok(messages) = sender::send(connection, plan, stop, || {}) else { return };
     if !matches!(stop.wait_for(connection.flush()), Ok(Ok(()))) {
