@@ -289,8 +289,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// Connections of one listener that may wait for `accept`; more wait in the kernel's backlog. 1 to 65,536; default
-    /// 1,024.
+    /// Connections of one listener that may wait for `accept`; more wait in the kernel's backlog. Those that are in their
+    /// handshakes when the bound is reached come on top. 1 to 65,536; default 1,024.
     pub fn max_unaccepted(mut self, connections: usize) -> Self {
         self.plain.max_unaccepted = connections;
         self

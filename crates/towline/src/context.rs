@@ -11,6 +11,7 @@ use towline_io::{DriverConfig, Waker};
 use crate::connection::Shared;
 use crate::error::{ConfigError, ContextError};
 use crate::runtime::{Command, Runtime};
+use crate::stats::ContextStats;
 
 /// An I/O thread as the others see it.
 pub(crate) struct Thread {
@@ -20,6 +21,9 @@ pub(crate) struct Thread {
     id: OnceLock<ThreadId>,
     /// Connections that live here, for spreading new ones.
     pub(crate) load: AtomicUsize,
+    /// Sockets of connections and peers, and entries of the timer queue, as of the last turn.
+    pub(crate) wires: AtomicUsize,
+    pub(crate) timers: AtomicUsize,
 }
 
 /// What others want of an I/O thread.
@@ -38,6 +42,8 @@ impl Thread {
             waker: OnceLock::new(),
             id: OnceLock::new(),
             load: AtomicUsize::new(0),
+            wires: AtomicUsize::new(0),
+            timers: AtomicUsize::new(0),
         }
     }
 
@@ -131,6 +137,18 @@ impl Context {
     /// Which driver each I/O thread runs on.
     pub fn drivers(&self) -> &[DriverKind] {
         &self.drivers
+    }
+
+    /// What the context holds now, as of each I/O thread's last turn.
+    pub fn stats(&self) -> ContextStats {
+        let sum = |count: fn(&Thread) -> &AtomicUsize| {
+            self.threads.iter().map(|thread| count(thread).load(Ordering::Relaxed)).sum()
+        };
+        ContextStats {
+            connections: sum(|thread| &thread.load),
+            wires: sum(|thread| &thread.wires),
+            timers: sum(|thread| &thread.timers),
+        }
     }
 
     /// Why the driver is not io_uring, when it was free to be.

@@ -35,4 +35,4 @@ pub use handler::{Closed, Connected, Event, Handler, Redialing};
 pub use listener::{Accept, Listener};
 pub use message::{Lane, Message, MessageId};
 pub use reader::{Overflow, Reader, ReaderOptions, Recv};
-pub use stats::ConnectionStats;
+pub use stats::{ConnectionStats, ContextStats};

@@ -31,3 +31,15 @@ pub struct ConnectionStats {
     /// The smoothed round-trip time as the keep-alive saw it, once it has.
     pub round_trip: Option<Duration>,
 }
+
+/// What the I/O threads of a context hold now. See [`Context::stats`](crate::Context::stats).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ContextStats {
+    /// Connections that have not ended, with or without a wire, dialing ones included.
+    pub connections: usize,
+    /// Sockets: of connections, of peers in their handshakes, of dials, and those that linger for their last words.
+    pub wires: usize,
+    /// Entries in the queues of timers. Some may be out of date; each connection has at most a few.
+    pub timers: usize,
+}

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use common::oracle::{exchange, finish, receive};
 use common::proxy::{BlackHole, Cut, Nobody, Plan, Proxy, Way};
 use common::{
-    PATIENCE, Random, Recorder, Side, each_driver, eventually, everywhere, in_time, ms, quick,
+    PATIENCE, Random, Recorder, Side, each_driver, eventually, everywhere, identified, in_time, ms,
+    quick,
 };
 use towline::{
     ConnectError, Connection, Ended, Endpoint, Event, FlushError, Lane, Listener, Message,
@@ -32,11 +33,20 @@ impl Bench {
         config: &towline::Config,
         plan: impl FnMut(usize) -> Plan + Send + 'static,
     ) -> Bench {
+        Bench::over("tcp", side, config, plan)
+    }
+
+    fn over(
+        scheme: &str,
+        side: Side,
+        config: &towline::Config,
+        plan: impl FnMut(usize) -> Plan + Send + 'static,
+    ) -> Bench {
         let (client_context, client_endpoint) = side.endpoint(config);
         let (server_context, server_endpoint) = side.endpoint(config);
-        let listener = server_endpoint.listen("tcp://127.0.0.1:0").unwrap();
+        let listener = server_endpoint.listen(format!("{scheme}://127.0.0.1:0")).unwrap();
         let proxy = Proxy::planned(&listener.url(), plan);
-        let client = client_endpoint.connect_blocking(proxy.url("tcp")).unwrap();
+        let client = client_endpoint.connect_blocking(proxy.url(scheme)).unwrap();
         let server = listener.accept_blocking().unwrap();
         let seen = Recorder::default();
         watch(&client, &seen);
@@ -73,18 +83,30 @@ fn disconnected(event: &Event) -> bool {
 
 #[test]
 fn a_cut_at_any_byte_of_the_first_frames_loses_and_repeats_nothing() {
+    cut_everywhere("tcp");
+}
+
+#[test]
+fn the_same_inside_and_behind_the_handshake_of_tls() {
+    cut_everywhere("tls");
+}
+
+fn cut_everywhere(scheme: &str) {
     each_driver(|side| {
         let mut random = Random::from_env(1);
-        let config = quick().build().unwrap();
+        let config = identified().build().unwrap();
         // Every wire but the last is cut at its own offset, so one connection lives through all of them.
-        let offsets: Vec<usize> = (0..48).chain((48..200).step_by(13)).collect();
+        let offsets: Vec<usize> = match scheme {
+            "tcp" => (0..48).chain((48..200).step_by(13)).collect(),
+            _ => (0..6).chain((6..3000).step_by(97)).collect(),
+        };
         for way in [Way::ToServer, Way::ToClient] {
             for how in [Cut::Fin, Cut::Reset] {
                 let plans = offsets.clone();
                 // The very first one is whole until there is a session to lose.
-                let bench = Bench::new(side, &config, move |number| Plan {
+                let bench = Bench::over(scheme, side, &config, move |number| Plan {
                     cut: match number {
-                        0 => Some((way, 2000, how)),
+                        0 => Some((way, 6000, how)),
                         _ => plans.get(number - 1).map(|at| (way, *at, how)),
                     },
                     ..Plan::default()
@@ -104,23 +126,33 @@ fn a_cut_at_any_byte_of_the_first_frames_loses_and_repeats_nothing() {
 
 #[test]
 fn a_first_wire_that_dies_in_its_greeting_is_dialed_again_or_reported() {
+    cut_greetings("tcp");
+}
+
+#[test]
+fn a_first_wire_that_dies_in_its_tls_handshake_is_reported() {
+    cut_greetings("tls");
+}
+
+fn cut_greetings(scheme: &str) {
     each_driver(|side| {
-        let config = quick().build().unwrap();
+        let config = identified().build().unwrap();
         for way in [Way::ToServer, Way::ToClient] {
-            for at in 0..40 {
+            for at in (0..40).map(|at| if scheme == "tcp" { at } else { at * 67 }) {
                 let (_client_context, client_endpoint) = side.endpoint(&config);
                 let (_server_context, server_endpoint) = side.endpoint(&config);
-                let listener = server_endpoint.listen("tcp://127.0.0.1:0").unwrap();
+                let listener = server_endpoint.listen(format!("{scheme}://127.0.0.1:0")).unwrap();
                 let proxy = Proxy::planned(&listener.url(), move |_| Plan {
                     cut: Some((way, at, Cut::Fin)),
                     ..Plan::default()
                 });
                 let started = Instant::now();
-                match client_endpoint.connect_blocking(proxy.url("tcp")) {
+                match client_endpoint.connect_blocking(proxy.url(scheme)) {
                     // The greeting fits.
                     Ok(connection) => connection.abort(),
                     Err(ConnectError::Wire {
-                        error: WireError::End | WireError::Io(_), ..
+                        error: WireError::End | WireError::Io(_) | WireError::Tls(_),
+                        ..
                     }) => {}
                     Err(other) => panic!("cut at {at} {way:?}: {other}"),
                 }
@@ -132,11 +164,20 @@ fn a_first_wire_that_dies_in_its_greeting_is_dialed_again_or_reported() {
 
 #[test]
 fn random_cuts_while_both_sides_send_lose_and_repeat_nothing() {
+    cut_at_random("tcp");
+}
+
+#[test]
+fn random_cuts_under_tls_lose_and_repeat_nothing() {
+    cut_at_random("tls");
+}
+
+fn cut_at_random(scheme: &str) {
     everywhere(|side| {
         let mut random = Random::from_env(2);
-        let config = quick().build().unwrap();
+        let config = identified().build().unwrap();
         let mut planner = Random(random.next());
-        let bench = Bench::new(side, &config, move |_| {
+        let bench = Bench::over(scheme, side, &config, move |_| {
             let way = if planner.below(2) == 0 { Way::ToServer } else { Way::ToClient };
             let how = if planner.below(2) == 0 { Cut::Fin } else { Cut::Reset };
             Plan { cut: Some((way, 200 + planner.below(1 << 20) as usize, how)), ..Plan::default() }
@@ -152,12 +193,21 @@ fn random_cuts_while_both_sides_send_lose_and_repeat_nothing() {
 
 #[test]
 fn a_session_comes_back_to_its_thread_over_another_thread_and_another_listener() {
+    move_between_threads("tcp");
+}
+
+#[test]
+fn a_session_under_tls_comes_back_to_its_thread_over_another_thread() {
+    move_between_threads("tls");
+}
+
+fn move_between_threads(scheme: &str) {
     for driver in [towline::DriverChoice::Epoll, towline::DriverChoice::IoUring] {
         let side = Side { driver, threads: 4 };
         let mut random = Random::from_env(3);
-        let config = quick().build().unwrap();
-        let bench = Bench::new(side, &config, |_| Plan::default());
-        let second = bench.endpoints.1.listen("tcp://127.0.0.1:0").unwrap();
+        let config = identified().build().unwrap();
+        let bench = Bench::over(scheme, side, &config, |_| Plan::default());
+        let second = bench.endpoints.1.listen(format!("{scheme}://127.0.0.1:0")).unwrap();
         // Each round parks idle connections on the server, so that the next wire is accepted by the thread with the
         // fewest of them, which changes.
         let mut parked = Vec::new();
@@ -328,9 +378,18 @@ fn when_the_window_is_over_both_sides_get_back_exactly_what_was_not_acknowledged
 
 #[test]
 fn a_half_open_wire_is_noticed_by_silence_and_replaced() {
+    half_open("tcp");
+}
+
+#[test]
+fn a_half_open_wire_under_tls_is_noticed_by_silence_and_replaced() {
+    half_open("tls");
+}
+
+fn half_open(scheme: &str) {
     everywhere(|side| {
-        let config = quick().keep_alive(ms(150)).silence_limit(ms(400)).build().unwrap();
-        let bench = Bench::new(side, &config, |_| Plan::default());
+        let config = identified().keep_alive(ms(150)).silence_limit(ms(400)).build().unwrap();
+        let bench = Bench::over(scheme, side, &config, |_| Plan::default());
         let server_seen = Recorder::default();
         watch(&bench.server, &server_seen);
         bench.proxy.cut(Cut::Swallow);

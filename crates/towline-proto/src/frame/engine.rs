@@ -44,6 +44,8 @@ pub struct Stats {
     pub messages_acknowledged: u64,
     /// Messages of which a part or all went out on a lost wire and which go out again.
     pub messages_resent: u64,
+    /// Bytes that went out on a lost wire and go out again, headers included.
+    pub bytes_resent: u64,
     /// Messages lost in the middle with their wire, under [`Resend::Never`].
     pub messages_cut: u64,
     /// Bytes received of frames that a lost wire left unfinished.
@@ -173,7 +175,9 @@ impl Engine {
             let cut = self.log.forget_begun();
             self.stats.messages_cut += cut.messages as u64;
         }
-        self.stats.messages_resent += self.log.rewind() as u64;
+        let again = self.log.rewind();
+        self.stats.messages_resent += again.messages as u64;
+        self.stats.bytes_resent += again.bytes as u64;
         self.stats.bytes_cut += self.decoder.pending() as u64;
         self.decoder = Decoder::new(self.config.max_payload);
     }

@@ -372,7 +372,9 @@ fn unacknowledged_frames_go_out_again_after_a_cut_at_any_byte() {
                 .zip(sizes)
                 .filter(|(end, n)| **end - n - HEADER_LEN < cut && **end > acked)
                 .count();
-            assert_eq!(engine.stats().messages_resent, begun as u64, "cut {cut}, acked {acked}");
+            let stats = engine.stats();
+            assert_eq!(stats.messages_resent, begun as u64, "cut {cut}, acked {acked}");
+            assert_eq!(stats.bytes_resent, (cut - first) as u64, "cut {cut}, acked {acked}");
         }
     }
 }

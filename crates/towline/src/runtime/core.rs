@@ -272,15 +272,19 @@ impl Core {
     }
 
     fn publish(&self, stats: &mut crate::ConnectionStats) {
-        if let Engine::Session(session) = &self.engine {
-            let session_stats = session.stats();
-            stats.messages_sent = session_stats.messages_enqueued;
-            stats.bytes_resent = session_stats.bytes_resent;
-            stats.round_trip = session.rtt();
-        }
-        #[cfg(feature = "websocket")]
-        if let Engine::WebSocket(engine) = &self.engine {
-            stats.messages_sent = engine.sent();
+        match &self.engine {
+            Engine::Session(session) => {
+                let session_stats = session.stats();
+                stats.messages_sent = session_stats.messages_enqueued;
+                stats.bytes_resent = session_stats.bytes_resent;
+                stats.round_trip = session.rtt();
+            }
+            Engine::Ftcp { engine, acknowledged } => {
+                stats.messages_sent = *acknowledged + engine.unacknowledged().1 as u64;
+                stats.bytes_resent = engine.stats().bytes_resent;
+            }
+            #[cfg(feature = "websocket")]
+            Engine::WebSocket(engine) => stats.messages_sent = engine.sent(),
         }
         stats.messages_received = self.counts.messages_received;
         stats.bytes_sent = self.counts.bytes_sent;
@@ -455,8 +459,11 @@ impl Runtime {
             let unacknowledged = core.engine.abort();
             return self.end(key, Ended::Closed, unacknowledged);
         }
+        core.poll_transport(now, &self.driver, &mut self.links);
         self.poll_dialing(key);
         self.serve(key);
+        // The transport may have everything now, which is what an ordered close without a session waits for.
+        self.check_drained(key);
     }
 
     /// Does what application threads asked for.
@@ -795,10 +802,14 @@ impl Core {
             self.counts.transport_polled = None;
             return;
         }
-        let due = self.counts.transport_polled.is_none_or(|at| now >= at + TRANSPORT_POLL);
-        let Some(link) = self.link.and_then(|link| links.get_mut(link.0)).filter(|_| due) else {
+        let Some(link) = self.link.and_then(|link| links.get_mut(link.0)) else {
+            // Nobody to ask until there is a link again: no alarm may be left for it, least of all one in the past.
+            self.counts.transport_polled = None;
             return;
         };
+        if self.counts.transport_polled.is_some_and(|at| now < at + TRANSPORT_POLL) {
+            return;
+        }
         self.counts.transport_polled = Some(now);
         let Some(socket) = driver.socket(link.socket) else { return };
         if let Some(total) = towline_io::tcp_acknowledged(&socket) {

@@ -62,7 +62,7 @@ pub(super) struct Link {
 }
 
 /// How long a link may take for its last words.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// How many bytes a peer may still send to a link that only lingers.
 const LINGER_INPUT: u64 = 16 << 20;
@@ -295,6 +295,10 @@ impl Runtime {
     /// Something came in on a link: its owner goes on.
     fn proceed(&mut self, key: LinkKey) {
         let Some(link) = self.links.get(key.0) else { return };
+        if matches!(link.owner, Owner::Leaving(_) | Owner::Closing) {
+            // What TLS still has to say, such as tickets, goes with it to the other thread.
+            return;
+        }
         let writes = link.wants_write();
         let secured = link.is_secured();
         if writes && let Err(error) = self.write(key, false) {
@@ -354,7 +358,11 @@ impl Runtime {
             }
             Owner::Accepting { listener, .. } => {
                 tracing::debug!(%error, "a peer failed in its handshake");
-                self.close_link(key);
+                match error {
+                    // TLS has an alert to send, which tells the peer why.
+                    WireError::Tls(_) => self.linger(key),
+                    _ => self.close_link(key),
+                }
                 self.handshake_over(&listener);
             }
             Owner::Leaving(resume) => {

@@ -21,7 +21,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use bytes::Bytes;
 use slab::Slab;
@@ -136,6 +137,8 @@ impl Runtime {
             if self.is_done() {
                 break;
             }
+            self.thread.wires.store(self.links.len(), Relaxed);
+            self.thread.timers.store(self.timers.len(), Relaxed);
             let until = match busy {
                 // Serving one connection may have scheduled another, which nobody wakes this thread for.
                 true => Some(self.now),
@@ -250,7 +253,8 @@ impl Runtime {
             self.unlisten(&listener);
         }
         let keys: Vec<CoreKey> = self.cores.iter().map(|(key, _)| key).collect();
-        let mut longest = Duration::ZERO;
+        // Connections that ended just now may still have their last words on the way, without which their peers wait.
+        let mut longest = link::LINGER;
         for key in keys {
             if let Some(core) = self.cores.get(key) {
                 longest = longest.max(core.shared.config.0.plain.close_timeout);

@@ -19,8 +19,10 @@ use crate::output::Notes;
 use crate::tls::ClientTls;
 use crate::units;
 
-/// Bytes of a message in bulk, as in iperf3's TCP test... and in requests.
+/// Bytes of a message in bulk, as iperf3 has it for TCP.
 const BULK: usize = 128 << 10;
+
+/// Bytes of a request.
 const REQUEST: usize = 64;
 
 /// Bytes accepted for sending and not acknowledged: what `-t` may overrun.
@@ -174,13 +176,14 @@ struct Measurement<'a> {
 
 impl Measurement<'_> {
     fn run(&mut self) -> Outcome {
+        self.report.begin(self.json)?;
+        // The server begins a download when it is asked, not when its answer has come.
+        let begin = Instant::now();
+        let cpu = control::cpu_time();
         for lane in &self.lanes {
             let start = control::message(&self.plan.to_json());
             self.interrupt.wait_for(lane.connection.request(start, PATIENCE))??;
         }
-        self.report.begin(self.json)?;
-        let begin = Instant::now();
-        let cpu = control::cpu_time();
         let interrupted = match self.plan.scenario {
             Scenario::Upload => self.upload(begin)?,
             Scenario::Download => self.download(begin)?,
@@ -189,7 +192,7 @@ impl Measurement<'_> {
         let seconds = begin.elapsed().as_secs_f64();
         self.interval(begin, true)?;
         let cpu = control::cpu_time() - cpu;
-        self.finish(seconds, cpu, interrupted)?;
+        self.finish(begin, seconds, cpu, interrupted)?;
         interrupted.map_or(Ok(()), |signal| Err(signal.into()))
     }
 
@@ -336,7 +339,13 @@ impl Measurement<'_> {
     }
 
     /// Asks the server for its side of it, and reports both.
-    fn finish(&mut self, seconds: f64, cpu: f64, interrupted: Option<Signal>) -> Outcome {
+    fn finish(
+        &mut self,
+        begin: Instant,
+        seconds: f64,
+        cpu: f64,
+        interrupted: Option<Signal>,
+    ) -> Outcome {
         let patience = if interrupted.is_some() { HURRY } else { PATIENCE };
         let (mut local, mut remote) = (Vec::new(), Vec::new());
         for lane in &self.lanes {
@@ -346,7 +355,7 @@ impl Measurement<'_> {
                 _ => lane.flow.bytes.load(Ordering::Relaxed),
             };
             let seconds = match self.plan.scenario {
-                Scenario::Download => lane.flow.span(),
+                Scenario::Download => lane.flow.seconds_since(begin),
                 _ => seconds,
             };
             let tally = Tally { messages, bytes, seconds, cpu_seconds: cpu, ..Tally::default() };

@@ -131,7 +131,8 @@ impl Server {
 struct Test {
     plan: Plan,
     cpu: f64,
-    first: Option<Instant>,
+    /// When the client was told to begin.
+    begun: Instant,
     last: Option<Instant>,
     messages: u64,
     bytes: u64,
@@ -146,10 +147,7 @@ impl Test {
         if let Some(sent) = *lock(&self.sent) {
             return sent;
         }
-        let seconds = match (self.first, self.last) {
-            (Some(first), Some(last)) => (last - first).as_secs_f64(),
-            _ => 0.0,
-        };
+        let seconds = self.last.map_or(0.0, |last| (last - self.begun).as_secs_f64());
         Tally {
             messages: self.messages,
             bytes: self.bytes,
@@ -202,7 +200,7 @@ impl Session {
         }
         let test = Test {
             cpu: control::cpu_time(),
-            first: None,
+            begun: Instant::now(),
             last: None,
             messages: 0,
             bytes: 0,
@@ -229,9 +227,7 @@ impl Session {
         let Some(test) = &mut self.test else {
             return self.refuse(connection, "data before the start of a test");
         };
-        let now = Instant::now();
-        test.first.get_or_insert(now);
-        test.last = Some(now);
+        test.last = Some(Instant::now());
         test.messages += 1;
         test.bytes += message.data.len() as u64;
         if test.plan.scenario.is_ping_pong() {

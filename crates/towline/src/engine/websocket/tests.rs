@@ -1,4 +1,5 @@
 //! Two engines and two pipes between them, in virtual time.
+#![allow(clippy::print_stdout, reason = "the seed, for those who have to repeat it")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
