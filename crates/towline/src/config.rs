@@ -32,6 +32,8 @@ pub(crate) struct Options {
     pub(crate) plain: Plain,
     #[cfg(feature = "tls")]
     pub(crate) tls: Tls,
+    #[cfg(feature = "websocket")]
+    pub(crate) websocket: crate::websocket::Checked,
 }
 
 /// Everything but TLS. The builder's methods say what each value means.
@@ -122,8 +124,15 @@ impl Config {
 
 impl Default for Config {
     fn default() -> Config {
+        let plain = Plain::default();
         Config(Arc::new(Options {
-            plain: Plain::default(),
+            #[cfg(feature = "websocket")]
+            websocket: crate::websocket::Options::default().assemble(
+                &plain,
+                crate::websocket::Headers::new(),
+                None,
+            ),
+            plain,
             #[cfg(feature = "tls")]
             tls: Tls {
                 client: std::sync::OnceLock::new(),
@@ -145,6 +154,8 @@ impl std::fmt::Debug for Config {
 #[must_use = "a builder does nothing until `build`"]
 pub struct ConfigBuilder {
     plain: Plain,
+    #[cfg(feature = "websocket")]
+    pub(crate) websocket: crate::websocket::Options,
     #[cfg(feature = "tls")]
     tls: TlsOptions,
 }
@@ -420,6 +431,8 @@ impl ConfigBuilder {
     /// Checks every option, reads the files that they name, and builds.
     pub fn build(self) -> Result<Config, ConfigError> {
         self.plain.check()?;
+        #[cfg(feature = "websocket")]
+        let websocket = self.websocket.check(&self.plain)?;
         #[cfg(feature = "tls")]
         let tls = {
             let TlsOptions { shared, has_identity, has_trust } = self.tls;
@@ -442,6 +455,8 @@ impl ConfigBuilder {
             plain: self.plain,
             #[cfg(feature = "tls")]
             tls,
+            #[cfg(feature = "websocket")]
+            websocket,
         })))
     }
 }

@@ -223,9 +223,8 @@ fn hostile_frames_end_the_wire_and_nothing_else() {
                 matches!(&seen[..], [Event::Message(_), Event::WireFailed(_)]),
                 "{bad:?}: {seen:?}"
             );
-            assert_eq!(
-                transmit(&mut engine, now, usize::MAX),
-                [],
+            assert!(
+                transmit(&mut engine, now, usize::MAX).is_empty(),
                 "nothing goes out on a failed wire"
             );
             assert_eq!(engine.stats().wires_failed, 1);
@@ -343,9 +342,8 @@ fn unacknowledged_frames_go_out_again_after_a_cut_at_any_byte() {
             assert_eq!(transmit(&mut engine, now, cut).len(), cut);
             engine.handle_transport_acked(now, acked as u64);
             engine.handle_lost(now);
-            assert_eq!(
-                transmit(&mut engine, now, usize::MAX),
-                [],
+            assert!(
+                transmit(&mut engine, now, usize::MAX).is_empty(),
                 "nothing goes out without a wire"
             );
 

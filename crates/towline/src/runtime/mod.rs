@@ -14,6 +14,8 @@ mod core;
 mod dial;
 mod link;
 mod resolve;
+#[cfg(feature = "websocket")]
+mod upgrade;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -203,7 +205,7 @@ impl Runtime {
             return self.accepted((tag & !LISTENER) as usize, event);
         }
         let key = LinkKey(tag as usize);
-        if !self.links.get(key.0).is_some_and(|link| link.socket == socket) {
+        if self.links.get(key.0).is_none_or(|link| link.socket != socket) {
             return self.discard(event);
         }
         match event {
