@@ -76,7 +76,9 @@ impl From<std::io::Error> for Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         match &error {
-            Error::Address(_) | Error::Config(_) => Failure::usage(error),
+            Error::Address(_)
+            | Error::Config(_)
+            | Error::Context(towline::ContextError::Config(_)) => Failure::usage(error),
             Error::Connect(inner) => connect(inner),
             Error::Listen(towline::ListenError::Address(inner)) => Failure::usage(inner),
             _ => Failure::Failed(format!("{error}{}", hint_of(&error))),

@@ -89,6 +89,15 @@ fn requests_are_measured_one_by_one_and_many_at_a_time() {
 }
 
 #[test]
+fn the_driver_is_chosen_and_told() {
+    for driver in ["epoll", "io-uring"] {
+        let value = measure("tcp", &["-n", "1M", "--threads", "1", "--driver", driver]);
+        assert_eq!(value["start"]["driver"], driver.replace('-', "_"));
+    }
+    run(&["perf", "client", "tcp://127.0.0.1:1", "--threads", "0"]).expect(2).says(&["threads"]);
+}
+
+#[test]
 fn a_rate_is_kept() {
     let value = measure("tcp", &["-n", "256K", "-l", "8K", "-b", "8M"]);
     check(&value);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Value, json};
-use towline::{Address, Config, Connection, Context, Endpoint, IntoAddresses};
+use towline::{Address, Config, Connection, Endpoint, IntoAddresses};
 
 use super::control::{self, Plan, Scenario, Tally};
 use super::flow::{Flow, FlowHandler, News};
@@ -79,6 +79,8 @@ pub(crate) struct Arguments {
     #[arg(short = 'J', long)]
     json: bool,
     #[command(flatten)]
+    io: super::Io,
+    #[command(flatten)]
     tls: ClientTls,
 }
 
@@ -101,7 +103,7 @@ pub(super) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
     let addresses = address.clone().into_addresses()?;
     let builder = Config::builder().send_queue_bytes(SEND_QUEUE);
     let config = arguments.tls.apply(builder, &addresses, notes)?.build()?;
-    let context = Context::new()?;
+    let context = arguments.io.context()?;
     let endpoint = Endpoint::new(&context, &config);
 
     let mut lanes = Vec::new();

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::Args;
 use serde_json::{Value, json};
-use towline::{Address, Closed, Config, Connection, Context, Endpoint, Handler, Message};
+use towline::{Address, Closed, Config, Connection, Endpoint, Handler, Message};
 
 use super::control::{self, Kind, Plan, Tally};
 use super::sender;
@@ -37,6 +37,8 @@ pub(crate) struct Arguments {
     #[arg(short = 'J', long)]
     json: bool,
     #[command(flatten)]
+    io: super::Io,
+    #[command(flatten)]
     tls: ServerTls,
 }
 
@@ -44,7 +46,7 @@ pub(super) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
     let address = Address::parse(&arguments.url)?;
     let builder = Config::builder().max_connections(MAX_CONNECTIONS);
     let config = arguments.tls.apply(builder, &address, notes)?.build()?;
-    let context = Context::new()?;
+    let context = arguments.io.context()?;
     let mut output = Output::open()?;
     let server = Arc::new(Server {
         stop: Interrupt::default(),
