@@ -31,13 +31,14 @@
 #[cfg(any(feature = "cert", test))]
 mod cert;
 mod config;
+mod connection;
 mod error;
 #[cfg(any(test, all(feature = "fuzzing", feature = "cert")))]
 pub mod fuzzing;
 mod keylog;
+mod outbox;
 mod pem;
 pub mod pin;
-mod record;
 mod state;
 mod stream;
 #[cfg(test)]

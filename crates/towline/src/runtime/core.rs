@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use towline_proto::session::{CloseCode, FRAME_CHARGE, SessionId, WireError as SessionWireError};
@@ -38,7 +38,10 @@ const COMPACT: usize = 4 << 10;
 const COMPACT_STORE: usize = 16 << 10;
 
 /// How often TCP is asked what it has acknowledged, for wires that have no acknowledgements of their own.
-const TRANSPORT_POLL: std::time::Duration = std::time::Duration::from_millis(50);
+const TRANSPORT_POLL: Duration = Duration::from_millis(50);
+
+/// The same at first, while somebody waits for it; doubled each time.
+const TRANSPORT_HURRY: Duration = Duration::from_millis(1);
 
 /// How a connection came to be, and so who brings it back.
 pub(super) enum Origin {
@@ -80,7 +83,9 @@ struct Counts {
     bytes_sent: u64,
     wires_lost: u64,
     resets: u64,
-    transport_polled: Option<Instant>,
+    /// When TCP is asked next what it has acknowledged, and how long after that again.
+    transport_due: Option<Instant>,
+    transport_wait: Duration,
 }
 
 impl Core {
@@ -279,9 +284,11 @@ impl Core {
                 stats.bytes_resent = session_stats.bytes_resent;
                 stats.round_trip = session.rtt();
             }
-            Engine::Ftcp { engine, acknowledged } => {
-                stats.messages_sent = *acknowledged + engine.unacknowledged().1 as u64;
-                stats.bytes_resent = engine.stats().bytes_resent;
+            Engine::Ftcp { engine, .. } => {
+                let done = engine.stats();
+                let held = engine.unacknowledged().1 as u64;
+                stats.messages_sent = done.messages_acknowledged + done.messages_cut + held;
+                stats.bytes_resent = done.bytes_resent;
             }
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => stats.messages_sent = engine.sent(),
@@ -325,6 +332,7 @@ impl Runtime {
     pub(super) fn serve(&mut self, key: CoreKey) {
         // What handlers ask for from inside is done below, without another turn.
         for _ in 0..4 {
+            self.poll_transport(key, false);
             self.drain(key);
             let now = self.now;
             let Some(core) = self.cores.get_mut(key) else { return };
@@ -341,6 +349,7 @@ impl Runtime {
                 break;
             }
         }
+        self.check_drained(key);
         self.read_on(key);
         self.rearm(key);
     }
@@ -425,14 +434,12 @@ impl Runtime {
     }
 
     fn rearm(&mut self, key: CoreKey) {
-        let now = self.now;
         let Some(core) = self.cores.get_mut(key) else { return };
-        core.poll_transport(now, &self.driver, &mut self.links);
         let dialing = match &core.origin {
             Origin::Dialed(dialing) => dialing.poll_timeout(),
             Origin::Accepted { .. } => None,
         };
-        let transport = core.counts.transport_polled.map(|at| at + TRANSPORT_POLL);
+        let transport = core.link.and(core.counts.transport_due);
         let next = [core.engine.poll_timeout(), core.deadlines, core.closing, dialing, transport];
         let Some(next) = next.into_iter().flatten().min() else { return };
         if core.alarms.set(next) {
@@ -459,11 +466,8 @@ impl Runtime {
             let unacknowledged = core.engine.abort();
             return self.end(key, Ended::Closed, unacknowledged);
         }
-        core.poll_transport(now, &self.driver, &mut self.links);
         self.poll_dialing(key);
         self.serve(key);
-        // The transport may have everything now, which is what an ordered close without a session waits for.
-        self.check_drained(key);
     }
 
     /// Does what application threads asked for.
@@ -475,6 +479,7 @@ impl Runtime {
         }
         if asks & ask::HURRY != 0 {
             core.engine.hurry();
+            core.hurry_transport(now);
         }
         if asks & ask::ABORT != 0 {
             let unacknowledged = core.engine.abort();
@@ -501,6 +506,7 @@ impl Runtime {
             Engine::Session(session) => session.close(now, CloseCode(code), reason),
             Engine::Ftcp { .. } => {
                 core.closing = Some(now + core.shared.config.0.plain.close_timeout);
+                core.hurry_transport(now);
             }
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => {
@@ -527,10 +533,10 @@ impl Runtime {
         if self.websocket_lost(key, link, &error) {
             return;
         }
+        // What arrived before the end counts, and so does what TCP has acknowledged until now.
+        self.poll_transport(key, true);
         if let Some(core) = self.cores.get_mut(key) {
-            // What arrived before the end counts, and so does what TCP has acknowledged until now.
-            core.counts.transport_polled = None;
-            core.poll_transport(now, &self.driver, &mut self.links);
+            core.counts.transport_due = None;
             core.link = None;
             core.engine.handle_lost(now);
         }
@@ -740,6 +746,14 @@ impl Core {
         }
     }
 
+    /// Somebody waits for TCP's acknowledgements.
+    fn hurry_transport(&mut self, now: Instant) {
+        if self.engine.is_ftcp() {
+            self.counts.transport_wait = TRANSPORT_HURRY;
+            self.counts.transport_due = Some(now + TRANSPORT_HURRY);
+        }
+    }
+
     /// The peer will take no more messages: whoever wants to send is told so now, not at the end.
     fn peer_closing(&mut self, code: CloseCode, reason: String) {
         let wakers = {
@@ -772,6 +786,8 @@ impl Core {
         ended: &Ended,
         mut unacknowledged: Vec<Message>,
     ) -> Vec<Message> {
+        // First, so that whoever is told of the end by any call finds it here.
+        self.shared.link().phase = Phase::Ended(ended.clone());
         let wakers = {
             let mut out = self.shared.out();
             unacknowledged.append(&mut self.engine.take_back(now, &mut out.outgoing));
@@ -786,39 +802,38 @@ impl Core {
         failed.into_iter().for_each(std::task::Waker::wake);
         let readers = self.shared.readers().end(&RecvError::Ended(ended.clone()));
         readers.into_iter().for_each(Wakers::wake);
-        self.set_phase(Phase::Ended(ended.clone()));
+        let connecting = self.shared.link().changed.take();
+        connecting.wake();
         unacknowledged
-    }
-
-    /// Tells an engine without acknowledgements of its own what TCP has acknowledged.
-    fn poll_transport(
-        &mut self,
-        now: Instant,
-        driver: &towline_io::Driver,
-        links: &mut slab::Slab<super::link::Link>,
-    ) {
-        let Engine::Ftcp { engine, .. } = &mut self.engine else { return };
-        if engine.unacknowledged().1 == 0 {
-            self.counts.transport_polled = None;
-            return;
-        }
-        let Some(link) = self.link.and_then(|link| links.get_mut(link.0)) else {
-            // Nobody to ask until there is a link again: no alarm may be left for it, least of all one in the past.
-            self.counts.transport_polled = None;
-            return;
-        };
-        if self.counts.transport_polled.is_some_and(|at| now < at + TRANSPORT_POLL) {
-            return;
-        }
-        self.counts.transport_polled = Some(now);
-        let Some(socket) = driver.socket(link.socket) else { return };
-        if let Some(total) = towline_io::tcp_acknowledged(&socket) {
-            engine.handle_transport_acked(now, link.plaintext_acked(total));
-        }
     }
 }
 
 impl Runtime {
+    /// Tells an engine without acknowledgements of its own what TCP has acknowledged, when that is due. `last`: once more
+    /// for a wire that is lost.
+    fn poll_transport(&mut self, key: CoreKey, last: bool) {
+        let now = self.now;
+        let Some(core) = self.cores.get_mut(key) else { return };
+        let Engine::Ftcp { engine, .. } = &mut core.engine else { return };
+        if engine.unacknowledged().1 == 0 {
+            core.counts.transport_due = None;
+            core.counts.transport_wait = TRANSPORT_POLL;
+            return;
+        }
+        let wait = core.counts.transport_wait;
+        let due = *core.counts.transport_due.get_or_insert(now + wait) <= now;
+        let Some(link) = core.link.and_then(|link| self.links.get_mut(link.0)) else { return };
+        if !due && !last {
+            return;
+        }
+        core.counts.transport_wait = (wait * 2).min(TRANSPORT_POLL);
+        core.counts.transport_due = Some(now + core.counts.transport_wait);
+        let Some(socket) = self.driver.socket(link.socket) else { return };
+        if let Some(total) = towline_io::tcp_acknowledged(&socket) {
+            engine.handle_transport_acked(now, link.plaintext_acked(total));
+        }
+    }
+
     /// A link that carries this connection from now on.
     pub(super) fn attach(&mut self, key: CoreKey, link_key: LinkKey) {
         let Some(core) = self.cores.get_mut(key) else { return };

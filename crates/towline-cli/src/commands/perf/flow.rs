@@ -136,10 +136,11 @@ impl Handler for FlowHandler {
                 self.flow.count(message.data.len());
                 if self.ping_pong {
                     self.flow.answered();
-                    self.flow.under_way.fetch_sub(1, Ordering::AcqRel);
                     if !self.flow.stopping.load(Ordering::Acquire) {
                         self.flow.ask(connection, Message::new(message.data));
                     }
+                    // Last, so that none under way means that none follows.
+                    self.flow.under_way.fetch_sub(1, Ordering::AcqRel);
                 }
             }
             Kind::Probe => self.flow.answered(),
