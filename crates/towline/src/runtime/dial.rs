@@ -348,12 +348,14 @@ impl Runtime {
         let Origin::Dialed(dialing) = &mut core.origin else { return Ok(false) };
         let Some(given) = dialing.addresses.get(address) else { return Ok(false) };
         let configured = core.shared.config.0.plain.server_name.as_deref();
-        let (mut encrypted, mut name) = (given.wire().is_encrypted(), given.host().to_owned());
-        name = configured.map_or(name, str::to_owned);
+        let name = configured.unwrap_or(given.host()).to_owned();
+        let security = (given.wire().is_encrypted(), name);
         #[cfg(feature = "websocket")]
-        if let Some(way) = dialing.way(address) {
-            (encrypted, name) = way.security(configured);
-        }
+        let security = match dialing.way(address) {
+            Some(way) => way.security(configured),
+            None => security,
+        };
+        let (encrypted, name) = security;
         if !encrypted {
             return Ok(false);
         }
