@@ -1,5 +1,11 @@
 //! Flush, close, abort and the end of a context always return, in every state.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::field_reassign_with_default,
+    reason = "tests print what repeats them"
+)]
+
 mod common;
 
 use std::sync::{Arc, Condvar, Mutex};

@@ -1,5 +1,11 @@
 //! The ftcp wires, with and without TLS: ftcp's behaviour over real sockets.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::field_reassign_with_default,
+    reason = "tests print what repeats them"
+)]
+
 mod common;
 
 use std::io::{Read, Write};

@@ -1,5 +1,11 @@
 //! Limits of listeners, hostile peers, events, and what is left when everything has ended.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::field_reassign_with_default,
+    reason = "tests print what repeats them"
+)]
+
 mod common;
 
 use std::io::{Read, Write};

@@ -1,5 +1,11 @@
 //! Back-pressure in bytes and messages, and the deadlines of waiting calls.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::field_reassign_with_default,
+    reason = "tests print what repeats them"
+)]
+
 mod common;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -99,7 +105,7 @@ fn waiting_senders_go_on_when_there_is_room_and_a_dropped_one_sends_nothing() {
         let message = Message::new(vec![7; 1000]);
         let filled = fill(&pair.client, &message);
         // One waits and is dropped.
-        let mut dropped = Box::pin(pair.client.send("never"));
+        let dropped = Box::pin(pair.client.send("never"));
         let mut context = Context::from_waker(Waker::noop());
         let big = Message::new(vec![1; 100_000]);
         let mut waiting = Box::pin(pair.client.send(big));

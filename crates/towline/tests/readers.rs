@@ -1,5 +1,11 @@
 //! Readers, the inbox, and handlers beside them.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::field_reassign_with_default,
+    reason = "tests print what repeats them"
+)]
+
 mod common;
 
 use std::sync::{Arc, Mutex};

@@ -1,5 +1,11 @@
 //! Requests: many in flight, deadlines, late and duplicate replies, cancellation, ends, and any executor.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::field_reassign_with_default,
+    reason = "tests print what repeats them"
+)]
+
 mod common;
 
 use std::sync::{Arc, Mutex};

@@ -1,5 +1,11 @@
 //! Sessions over real sockets, with both drivers.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::field_reassign_with_default,
+    reason = "tests print what repeats them"
+)]
+
 use std::time::{Duration, Instant};
 
 use towline::{Config, Connection, Context, DriverChoice, Ended, Endpoint, Message, RecvError};
@@ -19,7 +25,6 @@ fn echo(connection: &Connection, message: Message) {
 
 fn each_driver(test: impl Fn(DriverChoice)) {
     for driver in [DriverChoice::Epoll, DriverChoice::IoUring] {
-        println!("{driver:?}");
         test(driver);
     }
 }

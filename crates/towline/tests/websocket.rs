@@ -1,5 +1,11 @@
 //! `ws://` and `wss://`: sessions between Towline peers, plain messages with everyone else, and what is refused.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::field_reassign_with_default,
+    reason = "tests print what repeats them"
+)]
+
 mod common;
 
 use std::io::{Read, Write};

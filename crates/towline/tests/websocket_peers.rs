@@ -4,6 +4,12 @@
 //! way to their registries; the browser is `chromium` (on Debian: `apt-get install chromium`). A test whose peer cannot
 //! be had fails.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::field_reassign_with_default,
+    reason = "tests print what repeats them"
+)]
+
 mod common;
 
 use std::io::{BufRead, BufReader};

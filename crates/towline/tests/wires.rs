@@ -1,5 +1,11 @@
 //! Every wire, over real sockets and both drivers.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::field_reassign_with_default,
+    reason = "tests print what repeats them"
+)]
+
 use std::time::Duration;
 
 use towline::{Config, Connection, Context, DriverChoice, Endpoint, Message};
