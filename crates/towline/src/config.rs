@@ -30,6 +30,8 @@ pub struct Config(pub(crate) Arc<Options>);
 /// The checked values.
 pub(crate) struct Options {
     pub(crate) plain: Plain,
+    /// Shared by all sessions, made with the first.
+    session: std::sync::OnceLock<Arc<towline_proto::session::Config>>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Tls,
 }
@@ -108,6 +110,13 @@ impl Config {
         ConfigBuilder::default()
     }
 
+    /// The session's part.
+    pub(crate) fn session(&self) -> Arc<towline_proto::session::Config> {
+        let options = &self.0;
+        let make = || Arc::new(crate::engine::session_config(&options.plain));
+        Arc::clone(options.session.get_or_init(make))
+    }
+
     #[cfg(feature = "tls")]
     pub(crate) fn tls_client(
         &self,
@@ -124,6 +133,7 @@ impl Default for Config {
     fn default() -> Config {
         Config(Arc::new(Options {
             plain: Plain::default(),
+            session: std::sync::OnceLock::new(),
             #[cfg(feature = "tls")]
             tls: Tls {
                 client: std::sync::OnceLock::new(),
@@ -440,6 +450,7 @@ impl ConfigBuilder {
         };
         Ok(Config(Arc::new(Options {
             plain: self.plain,
+            session: std::sync::OnceLock::new(),
             #[cfg(feature = "tls")]
             tls,
         })))
