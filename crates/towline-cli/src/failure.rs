@@ -76,7 +76,9 @@ impl From<std::io::Error> for Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         match &error {
-            Error::Address(_) | Error::Config(_) => Failure::usage(error),
+            Error::Address(_)
+            | Error::Config(_)
+            | Error::Context(towline::ContextError::Config(_)) => Failure::usage(error),
             Error::Connect(inner) => connect(inner),
             Error::Listen(towline::ListenError::Address(inner)) => Failure::usage(inner),
             _ => Failure::Failed(format!("{error}{}", hint_of(&error))),
@@ -170,7 +172,10 @@ mod tests {
         assert_eq!(Failure::usage("").exit_code(), 2);
         assert_eq!(Failure::from(Signal::Interrupt).exit_code(), 130);
         assert_eq!(Failure::from(Signal::Terminate).exit_code(), 143);
-        assert_eq!(Failure::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe)).exit_code(), 0);
+        assert_eq!(
+            Failure::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe)).exit_code(),
+            0
+        );
     }
 
     #[test]

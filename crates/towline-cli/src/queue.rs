@@ -108,7 +108,7 @@ mod tests {
     fn items_come_in_order_and_then_the_end() {
         let (producer, consumer) = bounded(3);
         let filling = std::thread::spawn(move || (0..1000).all(|i| producer.push(i)));
-        let mut next = || block_on(std::future::poll_fn(|cx| consumer.poll_next(cx)));
+        let next = || block_on(std::future::poll_fn(|cx| consumer.poll_next(cx)));
         for i in 0..1000 {
             assert_eq!(next(), Some(i));
         }

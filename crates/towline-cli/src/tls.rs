@@ -114,7 +114,9 @@ impl ServerTls {
         if trust != auth {
             return Err(Failure::usage(match auth {
                 true => "--client-auth needs --ca FILE or --pin PIN to know whom to accept",
-                false => "--ca and --pin are about client certificates: add --client-auth required or optional",
+                false => {
+                    "--ca and --pin are about client certificates: add --client-auth required or optional"
+                }
             }));
         }
         builder = match (&self.cert, &self.key) {

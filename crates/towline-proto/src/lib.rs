@@ -6,6 +6,8 @@
 //! be remembered, and no call may be left out.
 
 pub mod frame;
+#[cfg(feature = "quic")]
+pub mod quic;
 pub mod redial;
 pub mod session;
 #[cfg(feature = "tls")]

@@ -17,11 +17,15 @@ pub enum Wire {
     Ftcp,
     /// `ftcps://`: ftcp's own bytes over TLS.
     Ftcps,
+    /// `ws://`: WebSocket. A Towline session in binary messages with a Towline peer, plain messages with any other.
+    Ws,
+    /// `wss://`: the same over TLS.
+    Wss,
 }
 
 impl Wire {
     /// Every wire that this library knows, in the order in which messages about them list them.
-    pub const ALL: [Wire; 4] = [Wire::Tcp, Wire::Tls, Wire::Ftcp, Wire::Ftcps];
+    pub const ALL: [Wire; 6] = [Wire::Tcp, Wire::Tls, Wire::Ftcp, Wire::Ftcps, Wire::Ws, Wire::Wss];
 
     /// The scheme in front of `://`.
     pub const fn scheme(self) -> &'static str {
@@ -30,17 +34,45 @@ impl Wire {
             Wire::Tls => "tls",
             Wire::Ftcp => "ftcp",
             Wire::Ftcps => "ftcps",
+            Wire::Ws => "ws",
+            Wire::Wss => "wss",
         }
     }
 
     /// Whether the bytes on this wire are encrypted and the peer is authenticated.
     pub const fn is_encrypted(self) -> bool {
-        matches!(self, Wire::Tls | Wire::Ftcps)
+        matches!(self, Wire::Tls | Wire::Ftcps | Wire::Wss)
     }
 
-    /// Whether this wire carries a Towline session (acknowledged, resumed after a loss).
+    /// Whether this wire carries a Towline session (acknowledged, resumed after a loss). `ws` and `wss` do with a Towline
+    /// peer; [`Capabilities::session`](crate::Capabilities::session) tells what was agreed with this one.
     pub const fn has_session(self) -> bool {
-        matches!(self, Wire::Tcp | Wire::Tls)
+        matches!(self, Wire::Tcp | Wire::Tls | Wire::Ws | Wire::Wss)
+    }
+
+    /// Whether it is WebSocket: its addresses may have a path and a query, and need no port.
+    pub const fn is_websocket(self) -> bool {
+        matches!(self, Wire::Ws | Wire::Wss)
+    }
+
+    /// The port of addresses that name none, on wires that have such a port (RFC 6455 section 3).
+    const fn default_port(self) -> Option<u16> {
+        match self {
+            Wire::Ws => Some(80),
+            Wire::Wss => Some(443),
+            _ => None,
+        }
+    }
+
+    /// The Cargo feature that this wire needs and that this build lacks.
+    const fn missing_feature(self) -> Option<&'static str> {
+        if self.is_encrypted() && !cfg!(feature = "tls") {
+            return Some("tls");
+        }
+        if self.is_websocket() && !cfg!(feature = "websocket") {
+            return Some("websocket");
+        }
+        None
     }
 
     fn from_scheme(scheme: &str) -> Option<Wire> {
@@ -56,8 +88,9 @@ impl fmt::Display for Wire {
 
 /// A parsed address, such as `tcp://example.org:7000` or `tls://[::1]:7000`.
 ///
-/// A port is always needed: none of these wires has a registered one. Port 0 is for listening and
-/// means "any free port"; [`Listener::local_address`](crate::Listener::local_address) tells which.
+/// A port is always needed, except on `ws` (80) and `wss` (443): the other wires have no registered one. Port 0 is for
+/// listening and means "any free port"; [`Listener::local_address`](crate::Listener::local_address) tells which. Only
+/// `ws` and `wss` have a path and a query.
 ///
 /// ```
 /// use towline::{Address, Wire};
@@ -74,6 +107,8 @@ pub struct Address {
     wire: Wire,
     host: Box<str>,
     port: u16,
+    /// Path and query, beginning with a slash; empty for `/`.
+    path: Box<str>,
 }
 
 impl Address {
@@ -83,25 +118,35 @@ impl Address {
             url.split_once("://").ok_or_else(|| AddressError::NoScheme { url: url.into() })?;
         let wire = Wire::from_scheme(scheme)
             .ok_or_else(|| AddressError::UnknownScheme { scheme: scheme.into() })?;
-        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        if let Some(feature) = wire.missing_feature() {
+            return Err(AddressError::NotBuilt { wire, feature });
+        }
+        let (authority, path) = match wire.is_websocket() {
+            true => split_path(url, rest)?,
+            false => (rest.strip_suffix('/').unwrap_or(rest), Box::default()),
+        };
         if let Some(at) = authority.find(['/', '?', '#', '@']) {
             return Err(AddressError::Unexpected {
                 url: url.into(),
                 part: authority.get(at..).unwrap_or_default().into(),
             });
         }
-        let (host, port) = split_host_port(url, authority)?;
+        let (host, port) = split_host_port(url, authority, wire.default_port())?;
         if host.is_empty() {
             return Err(AddressError::NoHost { url: url.into() });
         }
-        let port = port
-            .parse()
-            .map_err(|_| AddressError::BadPort { url: url.into(), port: port.into() })?;
-        Ok(Address { wire, host: host.into(), port })
+        let port = match port {
+            Port::Default(port) => port,
+            Port::Written(port) => port
+                .parse()
+                .map_err(|_| AddressError::BadPort { url: url.into(), port: port.into() })?,
+        };
+        Ok(Address { wire, host: host.into(), port, path })
     }
 
-    pub(crate) fn from_parts(wire: Wire, host: &str, port: u16) -> Address {
-        Address { wire, host: host.into(), port }
+    pub(crate) fn from_parts(wire: Wire, host: &str, port: u16, path: &str) -> Address {
+        let path = if path == "/" { "" } else { path };
+        Address { wire, host: host.into(), port, path: path.into() }
     }
 
     /// The wire that the scheme picked.
@@ -119,6 +164,11 @@ impl Address {
         self.port
     }
 
+    /// The path and the query, as sent to the server: `/` if there is none. Only `ws` and `wss` have others.
+    pub fn path(&self) -> &str {
+        if self.path.is_empty() { "/" } else { &self.path }
+    }
+
     /// The same address with another port.
     #[must_use]
     pub fn with_port(mut self, port: u16) -> Address {
@@ -127,8 +177,38 @@ impl Address {
     }
 }
 
+/// Splits what follows the scheme of a WebSocket address into authority, and path with query (RFC 6455 section 3).
+fn split_path<'a>(url: &str, rest: &'a str) -> Result<(&'a str, Box<str>), AddressError> {
+    let unexpected = |at: usize| AddressError::Unexpected {
+        url: url.into(),
+        part: rest.get(at..).unwrap_or_default().into(),
+    };
+    // What would not be one line of HTTP, and fragments, which section 3 forbids.
+    if let Some(at) = rest.find(|c: char| !c.is_ascii_graphic() || c == '#') {
+        return Err(unexpected(at));
+    }
+    let at = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(at);
+    let path = match path {
+        "" | "/" => Box::default(),
+        query if query.starts_with('?') => format!("/{query}").into(),
+        path => path.into(),
+    };
+    Ok((authority, path))
+}
+
+/// The port of an address.
+enum Port<'a> {
+    Default(u16),
+    Written(&'a str),
+}
+
 /// Splits `host:port` or `[v6]:port`.
-fn split_host_port<'a>(url: &str, authority: &'a str) -> Result<(&'a str, &'a str), AddressError> {
+fn split_host_port<'a>(
+    url: &str,
+    authority: &'a str,
+    default: Option<u16>,
+) -> Result<(&'a str, Port<'a>), AddressError> {
     let no_port = || AddressError::NoPort { url: url.into() };
     if let Some(bracketed) = authority.strip_prefix('[') {
         let (host, rest) = bracketed
@@ -137,9 +217,17 @@ fn split_host_port<'a>(url: &str, authority: &'a str) -> Result<(&'a str, &'a st
         if host.parse::<std::net::Ipv6Addr>().is_err() {
             return Err(AddressError::BadHost { url: url.into(), host: host.into() });
         }
-        return Ok((host, rest.strip_prefix(':').ok_or_else(no_port)?));
+        return match (rest.strip_prefix(':'), default) {
+            (Some(port), _) => Ok((host, Port::Written(port))),
+            (None, Some(port)) if rest.is_empty() => Ok((host, Port::Default(port))),
+            _ => Err(no_port()),
+        };
     }
-    let (host, port) = authority.rsplit_once(':').ok_or_else(no_port)?;
+    let (host, port) = match (authority.rsplit_once(':'), default) {
+        (Some((host, port)), _) => (host, Port::Written(port)),
+        (None, Some(port)) => (authority, Port::Default(port)),
+        (None, None) => return Err(no_port()),
+    };
     if host.contains(':') || host.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err(AddressError::BadHost { url: url.into(), host: host.into() });
     }
@@ -157,9 +245,9 @@ impl FromStr for Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
-            write!(f, "{}://[{}]:{}", self.wire, self.host, self.port)
+            write!(f, "{}://[{}]:{}{}", self.wire, self.host, self.port, self.path)
         } else {
-            write!(f, "{}://{}:{}", self.wire, self.host, self.port)
+            write!(f, "{}://{}:{}{}", self.wire, self.host, self.port, self.path)
         }
     }
 }
@@ -185,7 +273,18 @@ impl IntoAddresses for &Address {
 
 impl IntoAddresses for &str {
     fn into_addresses(self) -> Result<Vec<Address>, AddressError> {
-        self.split(',').map(|url| Address::parse(url.trim())).collect()
+        let mut urls: Vec<String> = Vec::new();
+        for piece in self.split(',') {
+            match urls.last_mut() {
+                // A comma inside of a WebSocket's path or query, not between two addresses.
+                Some(last) if last.trim_start().starts_with("ws") && !piece.contains("://") => {
+                    last.push(',');
+                    last.push_str(piece);
+                }
+                _ => urls.push(piece.to_owned()),
+            }
+        }
+        urls.iter().map(|url| Address::parse(url.trim())).collect()
     }
 }
 
@@ -238,6 +337,36 @@ mod tests {
             }
         }
         assert_eq!(Address::parse("TCP://h:1/").unwrap().to_string(), "tcp://h:1");
+    }
+
+    #[cfg(all(feature = "websocket", feature = "tls"))]
+    #[test]
+    fn websocket_addresses_have_paths_queries_and_default_ports() {
+        let parsed = |url: &str| Address::parse(url).unwrap();
+        for (url, printed, port, path) in [
+            ("ws://h", "ws://h:80", 80, "/"),
+            ("ws://h/", "ws://h:80", 80, "/"),
+            ("wss://h/chat", "wss://h:443/chat", 443, "/chat"),
+            (
+                "wss://[::1]/a/b?c=d&e=%20,f",
+                "wss://[::1]:443/a/b?c=d&e=%20,f",
+                443,
+                "/a/b?c=d&e=%20,f",
+            ),
+            ("ws://h:8080?q", "ws://h:8080/?q", 8080, "/?q"),
+        ] {
+            let address = parsed(url);
+            assert_eq!((address.port(), address.path()), (port, path), "{url}");
+            assert_eq!(address.to_string(), printed);
+            assert_eq!(parsed(printed), address);
+        }
+        for url in
+            ["ws://h/a b", "ws://h/#x", "ws://h/\r\nX: y", "ws://h/é", "ws://h:0x/", "ws://:80/"]
+        {
+            assert!(Address::parse(url).is_err(), "{url}");
+        }
+        let two = "ws://a/x?p=1,2 , tcp://b:2".into_addresses().unwrap();
+        assert_eq!((two.len(), two[0].path()), (2, "/x?p=1,2"));
     }
 
     #[test]

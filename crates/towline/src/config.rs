@@ -34,6 +34,8 @@ pub(crate) struct Options {
     session: std::sync::OnceLock<Arc<towline_proto::session::Config>>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Tls,
+    #[cfg(feature = "websocket")]
+    pub(crate) websocket: crate::websocket::Checked,
 }
 
 /// Everything but TLS. The builder's methods say what each value means.
@@ -131,8 +133,15 @@ impl Config {
 
 impl Default for Config {
     fn default() -> Config {
+        let plain = Plain::default();
         Config(Arc::new(Options {
-            plain: Plain::default(),
+            #[cfg(feature = "websocket")]
+            websocket: crate::websocket::Options::default().assemble(
+                &plain,
+                crate::websocket::Headers::new(),
+                None,
+            ),
+            plain,
             session: std::sync::OnceLock::new(),
             #[cfg(feature = "tls")]
             tls: Tls {
@@ -155,6 +164,8 @@ impl std::fmt::Debug for Config {
 #[must_use = "a builder does nothing until `build`"]
 pub struct ConfigBuilder {
     plain: Plain,
+    #[cfg(feature = "websocket")]
+    pub(crate) websocket: crate::websocket::Options,
     #[cfg(feature = "tls")]
     tls: TlsOptions,
 }
@@ -430,6 +441,8 @@ impl ConfigBuilder {
     /// Checks every option, reads the files that they name, and builds.
     pub fn build(self) -> Result<Config, ConfigError> {
         self.plain.check()?;
+        #[cfg(feature = "websocket")]
+        let websocket = self.websocket.check(&self.plain)?;
         #[cfg(feature = "tls")]
         let tls = {
             let TlsOptions { shared, has_identity, has_trust } = self.tls;
@@ -453,6 +466,8 @@ impl ConfigBuilder {
             session: std::sync::OnceLock::new(),
             #[cfg(feature = "tls")]
             tls,
+            #[cfg(feature = "websocket")]
+            websocket,
         })))
     }
 }

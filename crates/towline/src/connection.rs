@@ -88,6 +88,8 @@ pub(crate) struct Link {
     pub(crate) local: Option<SocketAddr>,
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) tls: Option<TlsState>,
+    #[cfg(feature = "websocket")]
+    pub(crate) websocket: Option<Arc<crate::websocket::Upgraded>>,
     pub(crate) changed: WakerSet,
     pub(crate) events: Vec<Arc<EventQueue>>,
     read_deadline: Option<Instant>,
@@ -150,6 +152,8 @@ impl Shared {
                 local: None,
                 peer: None,
                 tls: None,
+                #[cfg(feature = "websocket")]
+                websocket: None,
                 changed: WakerSet::default(),
                 events: Vec::new(),
                 read_deadline: None,
@@ -260,6 +264,10 @@ impl Shared {
             if let Some(ended) = out.refusal() {
                 return Err(Push::Never(RequestError::Ended(ended)));
             }
+            if request.is_some() && !out.outgoing.has_replies() {
+                let wire = self.link().wire;
+                return Err(Push::Never(RequestError::Unsupported { wire }));
+            }
             let mut requests = request.map(|deadline| (self.requests(), deadline));
             if let (Some((requests, _)), Some(id)) = (&requests, message.id)
                 && requests.contains(id)
@@ -345,6 +353,10 @@ pub struct Capabilities {
     pub encrypted: bool,
     /// The connection closes with a code and a reason that the peer gets to see.
     pub close_codes: bool,
+    /// Messages travel with their ids and with what they answer, so that [`Connection::request`] finds its reply.
+    pub requests: bool,
+    /// Messages are text or binary, and the peer gets to see which: [`Message::is_text`].
+    pub text: bool,
 }
 
 /// A connection to a peer: a cheap handle that any number of threads may share.
@@ -384,6 +396,12 @@ impl Connection {
         self.shared.link().tls.clone()
     }
 
+    /// What was agreed with the peer when the present or last WebSocket was opened; `None` on other wires.
+    #[cfg(feature = "websocket")]
+    pub fn websocket(&self) -> Option<Arc<crate::websocket::Upgraded>> {
+        self.shared.link().websocket.clone()
+    }
+
     /// Whether there is a wire right now. Sending does not depend on it.
     pub fn is_connected(&self) -> bool {
         matches!(self.shared.link().phase, Phase::Connected)
@@ -400,13 +418,16 @@ impl Connection {
     /// What the wire under this connection can do.
     pub fn capabilities(&self) -> Capabilities {
         let wire = self.wire();
-        let session = wire.has_session();
+        let out = self.shared.out();
+        let session = out.outgoing.is_session();
         Capabilities {
             session,
             lanes: if session { Lane::ALL.len() } else { 1 },
-            max_message: self.shared.out().outgoing.max_message(),
+            max_message: out.outgoing.max_message(),
             encrypted: wire.is_encrypted(),
-            close_codes: session,
+            close_codes: session || wire.is_websocket(),
+            requests: out.outgoing.has_replies(),
+            text: wire.is_websocket() && !session,
         }
     }
 
@@ -540,7 +561,8 @@ impl Connection {
     }
 
     /// [`Connection::close`] with a code and a reason for the peer. Codes below 256 are the protocol's own, 0 means that
-    /// nothing is wrong. The ftcp wires carry neither.
+    /// nothing is wrong. The ftcp wires carry neither. A plain WebSocket sends codes that RFC 6455 section 7.4 allows as
+    /// they are, 1000 in place of 0, and the nearest one for others; of the reason it sends the first 123 bytes.
     pub fn close_with(&self, code: u64, reason: &str) -> Close<'_> {
         let waiting = {
             let mut out = self.shared.out();

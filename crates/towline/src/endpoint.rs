@@ -163,6 +163,13 @@ impl Endpoint {
             return Err(ListenError::Address(crate::AddressError::Several));
         };
         let wire = address.wire();
+        if let Some((_, query)) = address.path().split_once('?') {
+            // A listener serves a path, with whatever query clients send.
+            return Err(ListenError::Address(crate::AddressError::Unexpected {
+                url: address.to_string().into(),
+                part: format!("?{query}").into(),
+            }));
+        }
         #[cfg(feature = "tls")]
         if wire.is_encrypted() && self.shared.config.0.tls.server.is_none() {
             return Err(ListenError::NoCertificate { wire });
@@ -181,6 +188,7 @@ impl Endpoint {
             Arc::clone(thread),
             factory,
             local,
+            address.path(),
         ));
         let command = Command::Listen { socket, listener: Arc::clone(&shared) };
         thread.command(command).map_err(|_| ListenError::Stopped)?;

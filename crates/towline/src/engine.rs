@@ -1,5 +1,8 @@
 //! Which protocol runs over a connection's wires: one enum with the doors that all of them have.
 
+#[cfg(feature = "websocket")]
+pub(crate) mod websocket;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +18,12 @@ use crate::message::{Message, MessageId};
 /// The part of an engine that application threads fill, under the connection's lock.
 pub(crate) enum Outgoing {
     Session(session::Outgoing),
-    Ftcp { queue: frame::Outgoing, accepted: u64 },
+    Ftcp {
+        queue: frame::Outgoing,
+        accepted: u64,
+    },
+    #[cfg(feature = "websocket")]
+    WebSocket(websocket::Queue),
 }
 
 /// Payloads below this many bytes are copied into the send queue: cheaper than counting references.
@@ -35,6 +43,23 @@ impl Outgoing {
                 Outgoing::Ftcp { queue: frame::Outgoing::new(&frame_config(options)), accepted: 0 }
             }
         }
+    }
+
+    /// For plain messages over WebSocket. A WebSocket's handshake may put it in the place of another one: nothing can have
+    /// been accepted before, because no program has the connection before it is established.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn websocket(options: &Plain) -> Outgoing {
+        Outgoing::WebSocket(websocket::Queue::new(options))
+    }
+
+    /// Whether it is a session's: with lanes, replies and acknowledgements.
+    pub(crate) fn is_session(&self) -> bool {
+        matches!(self, Outgoing::Session(_))
+    }
+
+    /// Whether messages have ids and reply-to on the wire.
+    pub(crate) fn has_replies(&self) -> bool {
+        matches!(self, Outgoing::Session(_) | Outgoing::Ftcp { .. })
     }
 
     pub(crate) fn push(&mut self, message: &Message) -> Result<MessageId, Refused> {
@@ -79,6 +104,8 @@ impl Outgoing {
                 *accepted += 1;
                 Ok(MessageId(id.value()))
             }
+            #[cfg(feature = "websocket")]
+            Outgoing::WebSocket(queue) => queue.push(message),
         }
     }
 
@@ -87,6 +114,8 @@ impl Outgoing {
         match self {
             Outgoing::Session(queue) => Lane::ALL.iter().all(|lane| !queue.is_full(*lane, 0)),
             Outgoing::Ftcp { queue, .. } => !queue.is_full(),
+            #[cfg(feature = "websocket")]
+            Outgoing::WebSocket(queue) => !queue.is_full(0),
         }
     }
 
@@ -94,11 +123,9 @@ impl Outgoing {
     pub(crate) fn accepted(&self) -> Progress {
         match self {
             Outgoing::Session(queue) => queue.accepted(),
-            Outgoing::Ftcp { accepted, .. } => {
-                let mut progress = [0; LANES];
-                progress[0] = *accepted;
-                Progress(progress)
-            }
+            Outgoing::Ftcp { accepted, .. } => one_lane(*accepted),
+            #[cfg(feature = "websocket")]
+            Outgoing::WebSocket(queue) => one_lane(queue.accepted()),
         }
     }
 
@@ -106,6 +133,8 @@ impl Outgoing {
         match self {
             Outgoing::Session(queue) => queue.is_empty(),
             Outgoing::Ftcp { queue, .. } => queue.is_empty(),
+            #[cfg(feature = "websocket")]
+            Outgoing::WebSocket(queue) => queue.is_empty(),
         }
     }
 
@@ -121,8 +150,17 @@ impl Outgoing {
         match self {
             Outgoing::Session(queue) => queue.max_message(),
             Outgoing::Ftcp { .. } => frame::MAX_PAYLOAD,
+            #[cfg(feature = "websocket")]
+            Outgoing::WebSocket(queue) => queue.max_message(),
         }
     }
+}
+
+/// The progress of an engine that has one lane only.
+fn one_lane(messages: u64) -> Progress {
+    let mut progress = [0; LANES];
+    progress[0] = messages;
+    Progress(progress)
 }
 
 fn session_id(id: Option<MessageId>) -> Result<Option<session::MessageId>, Refused> {
@@ -146,22 +184,46 @@ fn frame_id(id: Option<MessageId>) -> Result<Option<frame::MessageId>, Refused> 
 
 /// What an engine tells, in the words of this layer.
 pub(crate) enum Output {
-    Established { resumed: bool },
+    Established {
+        resumed: bool,
+    },
     Message(Message),
     Acknowledged,
     Reset(Vec<Message>),
-    PeerClosing { code: CloseCode, reason: String },
-    Closed { code: CloseCode, reason: String, unacknowledged: Vec<Message> },
+    PeerClosing {
+        code: CloseCode,
+        reason: String,
+    },
+    Closed {
+        code: CloseCode,
+        reason: String,
+        unacknowledged: Vec<Message>,
+    },
     WireFailed(session::WireError),
     FormatBroken(frame::Error),
-    GaveUp { error: Option<session::WireError>, unacknowledged: Vec<Message> },
+    GaveUp {
+        error: Option<session::WireError>,
+        unacknowledged: Vec<Message>,
+    },
     TooLargeForPeer(Vec<Message>),
+    /// The wire is lost, and with it the connection.
+    #[cfg(feature = "websocket")]
+    Lost {
+        error: crate::WireError,
+        unacknowledged: Vec<Message>,
+    },
 }
 
 /// The state machine of one connection, outliving its wires.
 pub(crate) enum Engine {
     Session(Box<Session>),
-    Ftcp { engine: Box<frame::Engine>, acknowledged: u64 },
+    Ftcp {
+        engine: Box<frame::Engine>,
+        acknowledged: u64,
+    },
+    /// Plain messages; made when the WebSocket is open, and it lives as long.
+    #[cfg(feature = "websocket")]
+    WebSocket(Box<websocket::Engine>),
 }
 
 impl Engine {
@@ -181,6 +243,8 @@ impl Engine {
             (Engine::Ftcp { engine, .. }, Outgoing::Ftcp { queue, .. }) => {
                 engine.enqueue(now, queue);
             }
+            #[cfg(feature = "websocket")]
+            (Engine::WebSocket(engine), Outgoing::WebSocket(queue)) => engine.enqueue(now, queue),
             _ => debug_assert!(false, "a connection's halves are made together"),
         }
     }
@@ -190,6 +254,8 @@ impl Engine {
         match self {
             Engine::Session(session) => session.handle_open(now),
             Engine::Ftcp { engine, .. } => engine.handle_open(now),
+            #[cfg(feature = "websocket")]
+            Engine::WebSocket(_) => {}
         }
     }
 
@@ -197,6 +263,12 @@ impl Engine {
         match self {
             Engine::Session(session) => session.handle_input(now, data),
             Engine::Ftcp { engine, .. } => engine.handle_input(now, data),
+            #[cfg(feature = "websocket")]
+            Engine::WebSocket(engine) => {
+                // Unmasking is in place where nobody else holds the buffer.
+                let data = data.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+                engine.handle_input(now, data);
+            }
         }
     }
 
@@ -205,12 +277,17 @@ impl Engine {
         match self {
             Engine::Session(session) => session.direct(),
             Engine::Ftcp { .. } => None,
+            #[cfg(feature = "websocket")]
+            Engine::WebSocket(engine) => engine.direct(),
         }
     }
 
     pub(crate) fn handle_direct(&mut self, now: Instant, buffer: BytesMut) {
-        if let Engine::Session(session) = self {
-            session.handle_direct(now, buffer);
+        match self {
+            Engine::Session(session) => session.handle_direct(now, buffer),
+            Engine::Ftcp { .. } => {}
+            #[cfg(feature = "websocket")]
+            Engine::WebSocket(engine) => engine.handle_direct(now, buffer),
         }
     }
 
@@ -221,12 +298,17 @@ impl Engine {
                 session.handle_lost(now, session::WireLoss { attempt });
             }
             Engine::Ftcp { engine, .. } => engine.handle_lost(now),
+            #[cfg(feature = "websocket")]
+            Engine::WebSocket(engine) => engine.handle_failed(now, crate::WireError::End),
         }
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        if let Engine::Session(session) = self {
-            session.handle_timeout(now);
+        match self {
+            Engine::Session(session) => session.handle_timeout(now),
+            Engine::Ftcp { .. } => {}
+            #[cfg(feature = "websocket")]
+            Engine::WebSocket(engine) => engine.handle_timeout(now),
         }
     }
 
@@ -234,6 +316,8 @@ impl Engine {
         match self {
             Engine::Session(session) => session.poll_timeout(),
             Engine::Ftcp { engine, .. } => engine.poll_timeout(),
+            #[cfg(feature = "websocket")]
+            Engine::WebSocket(engine) => engine.poll_timeout(),
         }
     }
 
@@ -246,6 +330,8 @@ impl Engine {
         match self {
             Engine::Session(session) => session.poll_transmit(now, max_bytes, out),
             Engine::Ftcp { engine, .. } => engine.poll_transmit(now, max_bytes, out),
+            #[cfg(feature = "websocket")]
+            Engine::WebSocket(engine) => engine.poll_transmit(now, max_bytes, out),
         }
     }
 
@@ -253,6 +339,8 @@ impl Engine {
         match self {
             Engine::Session(session) => session.wants_transmit(),
             Engine::Ftcp { engine, .. } => engine.untransmitted() > 0,
+            #[cfg(feature = "websocket")]
+            Engine::WebSocket(engine) => engine.wants_transmit(),
         }
     }
 
@@ -272,20 +360,28 @@ impl Engine {
                 frame::Event::WireFailed(error) => Output::FormatBroken(error),
                 _ => Output::Acknowledged,
             }),
+            #[cfg(feature = "websocket")]
+            Engine::WebSocket(engine) => engine.poll_output(),
         }
     }
 
     /// The application took messages of this lane and cost.
     pub(crate) fn consumed(&mut self, lane: Lane, cost: u64) {
-        if let Engine::Session(session) = self {
-            session.consumed(lane, cost);
+        match self {
+            Engine::Session(session) => session.consumed(lane, cost),
+            Engine::Ftcp { .. } => {}
+            #[cfg(feature = "websocket")]
+            Engine::WebSocket(engine) => engine.consumed(cost),
         }
     }
 
     /// Asks for acknowledgements at once, for a flush.
     pub(crate) fn hurry(&mut self) {
-        if let Engine::Session(session) = self {
-            session.request_acknowledgement();
+        match self {
+            Engine::Session(session) => session.request_acknowledgement(),
+            Engine::Ftcp { .. } => {}
+            #[cfg(feature = "websocket")]
+            Engine::WebSocket(engine) => engine.hurry(),
         }
     }
 
@@ -293,11 +389,9 @@ impl Engine {
     pub(crate) fn acknowledged(&self) -> Progress {
         match self {
             Engine::Session(session) => session.acknowledged(),
-            Engine::Ftcp { acknowledged, .. } => {
-                let mut progress = [0; LANES];
-                progress[0] = *acknowledged;
-                Progress(progress)
-            }
+            Engine::Ftcp { acknowledged, .. } => one_lane(*acknowledged),
+            #[cfg(feature = "websocket")]
+            Engine::WebSocket(engine) => one_lane(engine.acknowledged()),
         }
     }
 
@@ -306,6 +400,8 @@ impl Engine {
         match self {
             Engine::Session(session) => session.unacknowledged().1,
             Engine::Ftcp { engine, .. } => engine.unacknowledged().1 as u64,
+            #[cfg(feature = "websocket")]
+            Engine::WebSocket(engine) => engine.unacknowledged(),
         }
     }
 
@@ -314,6 +410,11 @@ impl Engine {
         match outgoing {
             Outgoing::Session(queue) => from_session_all(queue.take()),
             Outgoing::Ftcp { .. } => {
+                self.enqueue(now, outgoing);
+                self.abort()
+            }
+            #[cfg(feature = "websocket")]
+            Outgoing::WebSocket(_) => {
                 self.enqueue(now, outgoing);
                 self.abort()
             }
@@ -340,6 +441,8 @@ impl Engine {
                 from_session_all(unacknowledged)
             }
             Engine::Ftcp { engine, .. } => engine.abort().into_iter().map(from_frame).collect(),
+            #[cfg(feature = "websocket")]
+            Engine::WebSocket(engine) => engine.abort(),
         }
     }
 }
@@ -371,6 +474,7 @@ fn from_session(message: session::Message) -> Message {
         id: Some(MessageId(message.id.value())),
         reply_to: message.reply_to.map(|id| MessageId(id.value())),
         lane: message.lane,
+        is_text: false,
         data: message.data,
         tls: None,
     }
@@ -385,6 +489,7 @@ fn from_frame(message: frame::Message) -> Message {
         id: Some(MessageId(message.id.value())).filter(|id| id.0 != 0),
         reply_to: message.reply_to.map(|id| MessageId(id.value())),
         lane: Lane::NORMAL,
+        is_text: false,
         data: message.data,
         tls: None,
     }

@@ -29,17 +29,25 @@ pub enum Fault {
 pub enum AddressError {
     /// There is no `://`.
     #[error(
-        "`{url}` has no scheme; write it as `tcp://host:port` (schemes: tcp, tls, ftcp, ftcps)"
+        "`{url}` has no scheme; write it as `tcp://host:port` (schemes: tcp, tls, ftcp, ftcps, ws, wss)"
     )]
     NoScheme {
         /// What was given.
         url: Box<str>,
     },
     /// The scheme names no wire of this library.
-    #[error("unknown scheme `{scheme}`; the schemes are tcp, tls, ftcp and ftcps")]
+    #[error("unknown scheme `{scheme}`; the schemes are tcp, tls, ftcp, ftcps, ws and wss")]
     UnknownScheme {
         /// The scheme.
         scheme: Box<str>,
+    },
+    /// The wire exists and was left out of this build.
+    #[error("{wire}:// is not in this build; enable the Cargo feature `{feature}`")]
+    NotBuilt {
+        /// The wire.
+        wire: Wire,
+        /// The feature of the crate `towline`.
+        feature: &'static str,
     },
     /// There is no host between `://` and the port.
     #[error("`{url}` names no host")]
@@ -138,6 +146,25 @@ pub enum WireError {
         /// What the resolver said.
         reason: Arc<str>,
     },
+    /// The server, or a proxy on the way, answered with HTTP instead of opening a WebSocket.
+    #[error("the server answered {status}{} instead of opening a WebSocket{}", said(message), http_hint(*status))]
+    Http {
+        /// The status, such as 404.
+        status: u16,
+        /// What it said: the status line's reason, or the begin of the body.
+        message: Arc<str>,
+    },
+    /// No WebSocket was agreed on: wrong key, subprotocol, extension, too many redirects.
+    #[error("no WebSocket was agreed on: {0}")]
+    Upgrade(Arc<str>),
+    /// The peer closed the WebSocket under a session.
+    #[error("the peer closed the WebSocket with code {code}{}", said(reason))]
+    WebSocketClosed {
+        /// The close code (RFC 6455 section 7.4).
+        code: u16,
+        /// Its words.
+        reason: Arc<str>,
+    },
     /// Another wire of the same session took over.
     #[error("the peer came back on another wire")]
     Replaced,
@@ -159,6 +186,10 @@ impl WireError {
                 _ => Fault::Network,
             },
             WireError::End | WireError::Protocol(_) => Fault::Peer,
+            WireError::Http { status: 400..=499, .. } => Fault::Caller,
+            WireError::Http { .. } | WireError::Upgrade(_) | WireError::WebSocketClosed { .. } => {
+                Fault::Peer
+            }
             WireError::Silent(_) | WireError::TimedOut(_) | WireError::Replaced => Fault::Network,
             WireError::Tls(error) if tls::is_local(error) => Fault::Local,
             WireError::Tls(_) => Fault::Peer,
@@ -168,7 +199,28 @@ impl WireError {
 
     /// Whether the same attempt can succeed later without anyone changing a configuration.
     pub fn can_retry(&self) -> bool {
-        !matches!(self, WireError::Tls(_) | WireError::Protocol(_))
+        match self {
+            WireError::Tls(_) | WireError::Protocol(_) | WireError::Upgrade(_) => false,
+            WireError::Http { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
+            _ => true,
+        }
+    }
+}
+
+fn said(words: &str) -> String {
+    if words.is_empty() { String::new() } else { format!(" ({words})") }
+}
+
+/// What to do about an answer of HTTP.
+fn http_hint(status: u16) -> &'static str {
+    match status {
+        401 => "; set credentials with `websocket_credentials`",
+        403 => "; the origin or the credentials are not allowed there",
+        404 => "; check the path of the address",
+        407 => "; the proxy wants credentials, set them with `websocket_proxy`",
+        426 | 400 => "; does it speak WebSocket version 13, and this subprotocol?",
+        408 | 425 | 429 | 500..=599 => "; try again later",
+        _ => "",
     }
 }
 
@@ -199,7 +251,7 @@ pub enum ConnectError {
     },
     /// The addresses of one list cannot serve one connection.
     #[error(
-        "the addresses of one connection must all be session wires (tcp, tls) or all be ftcp wires"
+        "the addresses of one connection must all be session wires (tcp, tls, ws, wss) or all be ftcp wires"
     )]
     MixedWires,
     /// The handle's context was dropped.
@@ -296,6 +348,11 @@ pub enum SendError {
         /// Whether the limit can be configured (session wires) or is the protocol's (ftcp).
         session: bool,
     },
+    /// The message says that it is text, and is not UTF-8.
+    #[error(
+        "the message is marked as text and is not UTF-8; send it as binary (`is_text = false`)"
+    )]
+    NotText,
     /// The id is 0 or larger than the wire can carry.
     #[error("{id} is no message id on this wire; ids are 1 to {limit}")]
     BadId {
@@ -372,6 +429,14 @@ pub enum RequestError {
     DuplicateId {
         /// The id.
         id: u64,
+    },
+    /// The wire carries no ids, so that no reply could be told from other messages.
+    #[error(
+        "{wire} with this peer has no request and reply; match answers in the messages themselves"
+    )]
+    Unsupported {
+        /// The wire.
+        wire: Wire,
     },
     /// The peer restarted and the request may or may not have reached it.
     #[error("the peer restarted before it answered")]

@@ -67,6 +67,10 @@ impl Events {
     }
 
     /// The next event; `None` after [`Event::Closed`].
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "it is a future, of which the name says what comes"
+    )]
     pub fn next(&mut self) -> NextEvent<'_> {
         NextEvent { events: self, key: None }
     }

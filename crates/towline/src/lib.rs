@@ -19,6 +19,7 @@ mod runtime;
 mod stats;
 pub mod tls;
 mod waiter;
+pub mod websocket;
 
 pub use address::{Address, IntoAddresses, Wire};
 pub use config::{Config, ConfigBuilder, Resend};

@@ -40,6 +40,8 @@ pub(crate) struct ListenerShared {
     /// Connections accepted and not ended.
     pub(crate) connections: AtomicUsize,
     address: SocketAddr,
+    /// What WebSocket clients have to ask for.
+    pub(crate) path: Box<str>,
     queue: Mutex<Queue>,
 }
 
@@ -50,6 +52,7 @@ impl ListenerShared {
         thread: Arc<Thread>,
         factory: Option<Box<HandlerFactory>>,
         address: SocketAddr,
+        path: &str,
     ) -> ListenerShared {
         ListenerShared {
             endpoint,
@@ -60,6 +63,7 @@ impl ListenerShared {
             handshakes: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             address,
+            path: path.into(),
             queue: Mutex::default(),
         }
     }
@@ -124,7 +128,8 @@ impl Listener {
     /// The same as a URL that clients on this host, or any host for a bound address, can connect to.
     pub fn url(&self) -> Address {
         let address = self.shared.address;
-        Address::from_parts(self.shared.wire, &address.ip().to_string(), address.port())
+        let host = address.ip().to_string();
+        Address::from_parts(self.shared.wire, &host, address.port(), &self.shared.path)
     }
 
     /// The next connection whose handshakes are done. With a handler factory, connections go to it instead and this

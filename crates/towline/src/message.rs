@@ -18,6 +18,8 @@ impl std::fmt::Display for MessageId {
 
 /// A message: an id, perhaps the id of the message that it answers, and its data.
 ///
+/// Data is bytes. WebSocket peers that are not Towline's also tell text from binary: [`Message::is_text`].
+///
 /// Data is a reference-counted slice; cloning a message copies no data. A received message may share its
 /// storage with its neighbours: keep [`Message::detach`]ed copies of small messages for longer times.
 ///
@@ -38,6 +40,9 @@ pub struct Message {
     pub lane: Lane,
     /// The data, any bytes, also none.
     pub data: Bytes,
+    /// On WebSocket with a peer that speaks no session: a text message, whose data is UTF-8. Other wires do not carry the
+    /// distinction: there a message arrives without it.
+    pub is_text: bool,
     /// How the wire was secured when this message came in; `None` on plain wires and for messages to send.
     pub tls: Option<TlsState>,
 }
@@ -48,9 +53,21 @@ impl Message {
         Message { data: data.into(), ..Message::default() }
     }
 
-    /// An answer to `request`.
+    /// A text message, see [`Message::is_text`].
+    ///
+    /// ```
+    /// let message = towline::Message::text("ahoy");
+    /// assert!(message.is_text);
+    /// ```
+    pub fn text(text: impl Into<String>) -> Message {
+        Message { is_text: true, ..Message::new(text.into()) }
+    }
+
+    /// An answer to `request`: on its lane, and text if it was text. Plain WebSocket messages have no ids on the wire, so
+    /// that there the answer goes out like any other message.
     pub fn reply_to(request: &Message, data: impl Into<Bytes>) -> Message {
-        Message { reply_to: request.id, lane: request.lane, ..Message::new(data) }
+        let Message { id: reply_to, lane, is_text, .. } = *request;
+        Message { reply_to, lane, is_text, ..Message::new(data) }
     }
 
     /// Chooses the id (not 0). What stays unset is assigned in the order of sending.

@@ -1,4 +1,5 @@
 //! Sessions over wires that are cut, swallow, refuse and disappear.
+#![allow(clippy::print_stdout, reason = "figures for those who look")]
 
 mod common;
 

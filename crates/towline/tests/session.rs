@@ -1,8 +1,8 @@
 //! Sessions over real sockets, with both drivers.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use towline::{Config, Connection, Context, DriverChoice, Endpoint, Message};
+use towline::{Config, Connection, Context, DriverChoice, Ended, Endpoint, Message, RecvError};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -60,5 +60,29 @@ fn messages_arrive_in_order_and_flush_waits_for_all() {
         let connection = sender.join().unwrap();
         connection.close_blocking().unwrap();
         assert!(server.recv_blocking().is_err());
+    });
+}
+
+/// A program that closes and ends at once still says goodbye: its peer does not wait for it to come back.
+#[test]
+fn the_peer_of_a_program_that_closes_and_ends_learns_of_it() {
+    each_driver(|driver| {
+        let (_context, server) = endpoint(driver, 1);
+        let listener = server.listen("tcp://127.0.0.1:0").unwrap();
+        for _ in 0..10 {
+            let (context, client) = endpoint(driver, 1);
+            let connection = client.connect_blocking(listener.url()).unwrap();
+            let accepted = listener.accept_blocking().unwrap();
+            connection.send_blocking("last words").unwrap();
+            connection.close_blocking().unwrap();
+            drop(context);
+            assert_eq!(accepted.recv_blocking().unwrap().data, "last words");
+            // Far less than the 60 s for which a lost peer is waited for, and than the 5 s of a closing.
+            accepted.set_read_deadline(Some(Instant::now() + Duration::from_secs(3)));
+            match accepted.recv_blocking() {
+                Err(RecvError::Ended(Ended::ByPeer { code: 0, .. })) => {}
+                other => panic!("{other:?} over {driver:?}"),
+            }
+        }
     });
 }

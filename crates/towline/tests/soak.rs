@@ -1,5 +1,6 @@
 //! Sessions under every fault at once, for as long as one likes: `cargo xtask soak`, or
 //! `TOWLINE_SOAK_SECONDS=600 TOWLINE_SEED=1 cargo test --release -p towline -- --ignored --nocapture soak`.
+#![allow(clippy::print_stdout, reason = "what it did")]
 
 mod common;
 

@@ -52,3 +52,48 @@ fn each_wire_echoes_each_size_it_can_carry() {
         }
     }
 }
+
+/// Closing waits for what TCP acknowledges, and for nothing after it.
+#[test]
+fn an_ordered_close_ends_when_everything_is_acknowledged() {
+    let (certificate, key) = identity();
+    let config = Config::builder()
+        .certificate_pem(certificate.clone(), key)
+        .ca_pem(certificate)
+        .close_timeout(Duration::from_secs(120))
+        .build()
+        .unwrap();
+    for driver in [DriverChoice::Epoll, DriverChoice::IoUring] {
+        let context = Context::builder().threads(2).driver(driver).build().unwrap();
+        let endpoint = Endpoint::new(&context, &config);
+        for scheme in ["tcp", "tls", "ftcp", "ftcps"] {
+            let listener = endpoint.listen(format!("{scheme}://127.0.0.1:0")).unwrap();
+            for size in [1, 60_000] {
+                let connection = endpoint.connect_blocking(listener.url()).unwrap();
+                let accepted = listener.accept_blocking().unwrap();
+                connection.send_blocking(vec![7; size]).unwrap();
+                let begin = std::time::Instant::now();
+                connection.close_blocking().unwrap();
+                let took = begin.elapsed();
+                assert!(took < PATIENCE, "{took:?} over {scheme} and {driver:?}");
+                assert_eq!(accepted.recv_blocking().unwrap().data.len(), size);
+                accepted.abort();
+            }
+        }
+    }
+}
+
+/// The counters speak of ftcp too.
+#[test]
+fn ftcp_counts_what_it_sent() {
+    let context = Context::builder().threads(1).build().unwrap();
+    let endpoint = Endpoint::new(&context, &Config::default());
+    let listener = endpoint.listen_with("ftcp://127.0.0.1:0", |_: &Connection| echo).unwrap();
+    let connection = endpoint.connect_blocking(listener.url()).unwrap();
+    for _ in 0..3 {
+        connection.request_blocking("x", PATIENCE).unwrap();
+    }
+    connection.flush_blocking().unwrap();
+    let stats = connection.stats();
+    assert_eq!((stats.messages_sent, stats.messages_received, stats.bytes_resent), (3, 3, 0));
+}

@@ -164,7 +164,11 @@ impl Server<'_> {
             }
             Ok(ended) => {
                 self.notes.detail(&format!("connection {number} ended: {ended}"));
-                if is_orderly(&ended, connection) { Ok(()) } else { Err(RecvError::Ended(ended).into()) }
+                if is_orderly(&ended, connection) {
+                    Ok(())
+                } else {
+                    Err(RecvError::Ended(ended).into())
+                }
             }
         }
     }

@@ -54,12 +54,14 @@ impl Decoder {
     }
 
     fn check(&self, head: &[u8; HEADER_LEN]) -> Result<Header, Error> {
-        let header = Header::decode(head)?;
-        self.check_len(usize::from(header.payload_len))?;
-        Ok(header)
+        // The length first, as it comes first: the same bytes get the same error in any chunking.
+        let [low, high, ..] = head;
+        self.check_len([*low, *high])?;
+        Header::decode(head)
     }
 
-    fn check_len(&self, length: usize) -> Result<(), Error> {
+    fn check_len(&self, prefix: [u8; PREFIX_LEN]) -> Result<(), Error> {
+        let length = usize::from(wire::payload_len(u16::from_le_bytes(prefix))?);
         let max = self.max_payload;
         if length > max { Err(Error::PayloadTooLarge { length, max }) } else { Ok(()) }
     }
@@ -75,7 +77,7 @@ impl Decoder {
                 if let Some(prefix) = self.head.first_chunk::<PREFIX_LEN>()
                     && self.head_len >= PREFIX_LEN
                 {
-                    self.check_len(usize::from(wire::payload_len(u16::from_le_bytes(*prefix))?))?;
+                    self.check_len(*prefix)?;
                 }
                 if self.head_len < HEADER_LEN {
                     return Ok(None);

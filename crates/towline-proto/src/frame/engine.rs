@@ -44,6 +44,8 @@ pub struct Stats {
     pub messages_acknowledged: u64,
     /// Messages of which a part or all went out on a lost wire and which go out again.
     pub messages_resent: u64,
+    /// Bytes that went out on a lost wire and go out again, headers included.
+    pub bytes_resent: u64,
     /// Messages lost in the middle with their wire, under [`Resend::Never`].
     pub messages_cut: u64,
     /// Bytes received of frames that a lost wire left unfinished.
@@ -150,7 +152,7 @@ impl Engine {
     /// The transport has acknowledged `total` bytes of what was transmitted on the present wire, counted from the wire's first.
     ///
     /// Over plain TCP on Linux that is `tcpi_bytes_acked` less one for the SYN, or what was written less `SIOCOUTQ`, both readable also
-    /// after a reset; over TLS it goes through [`tls::Stream::plaintext_acked`](crate::tls::Stream::plaintext_acked). Report it once more
+    /// after a reset; over TLS it goes through `tls::Stream::plaintext_acked`. Report it once more
     /// before [`handle_lost`](Self::handle_lost). A number that is too large counts as everything transmitted, a smaller one than before changes nothing.
     pub fn handle_transport_acked(&mut self, now: Instant, total: u64) {
         let _ = now;
@@ -173,7 +175,9 @@ impl Engine {
             let cut = self.log.forget_begun();
             self.stats.messages_cut += cut.messages as u64;
         }
-        self.stats.messages_resent += self.log.rewind() as u64;
+        let again = self.log.rewind();
+        self.stats.messages_resent += again.messages as u64;
+        self.stats.bytes_resent += again.bytes as u64;
         self.stats.bytes_cut += self.decoder.pending() as u64;
         self.decoder = Decoder::new(self.config.max_payload);
     }

@@ -138,13 +138,15 @@ impl Log {
         amount
     }
 
-    /// Moves the cursor back to the first frame kept; how many messages go out again, wholly or in part.
-    pub(super) fn rewind(&mut self) -> usize {
-        let again = self.frames().take_while(|frame| frame.start < self.cursor).count();
+    /// Moves the cursor back to the first frame kept; how many messages go out again, wholly or in part, and the bytes of them
+    /// that had gone out.
+    pub(super) fn rewind(&mut self) -> Amount {
+        let messages = self.frames().take_while(|frame| frame.start < self.cursor).count();
+        let bytes = usize::try_from(self.cursor.saturating_sub(self.base)).unwrap_or(usize::MAX);
         self.cursor = self.base;
         (self.next_segment, self.next_byte) = (0, 0);
         self.unsent_messages = self.held.messages;
-        again
+        Amount { messages, bytes }
     }
 
     /// Every frame kept, the oldest first.

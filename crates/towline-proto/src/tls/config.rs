@@ -260,7 +260,6 @@ impl Config {
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols.clone_from(&self.alpn);
-        config.enable_secret_extraction = true;
         if !self.resumption {
             config.resumption = rustls::client::Resumption::disabled();
         }
@@ -287,7 +286,6 @@ impl Config {
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(identity.clone())));
         config.alpn_protocols.clone_from(&self.alpn);
-        config.enable_secret_extraction = true;
         if !self.resumption {
             config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
@@ -377,19 +375,7 @@ impl Config {
         } else {
             Provider::AwsLcRs
         });
-        let mut provider = match wanted {
-            #[cfg(feature = "ring")]
-            Provider::Ring => rustls::crypto::ring::default_provider(),
-            #[cfg(feature = "aws-lc-rs")]
-            Provider::AwsLcRs => rustls::crypto::aws_lc_rs::default_provider(),
-            #[allow(unreachable_patterns)]
-            other => {
-                return Err(bad(
-                    "provider",
-                    format!("this build has no {other:?}: build with its feature"),
-                ));
-            }
-        };
+        let mut provider = built_in(wanted)?;
         if !self.cipher_suites.is_empty() {
             let known = std::mem::take(&mut provider.cipher_suites);
             for name in &self.cipher_suites {
@@ -412,6 +398,19 @@ impl Config {
             max_handshake_bytes: self.max_handshake_bytes,
             require_alpn: self.require_alpn,
             legacy_tls12: self.legacy_tls12,
+        }
+    }
+}
+
+fn built_in(provider: Provider) -> Result<CryptoProvider, Error> {
+    match provider {
+        #[cfg(feature = "ring")]
+        Provider::Ring => Ok(rustls::crypto::ring::default_provider()),
+        #[cfg(feature = "aws-lc-rs")]
+        Provider::AwsLcRs => Ok(rustls::crypto::aws_lc_rs::default_provider()),
+        #[cfg(not(all(feature = "ring", feature = "aws-lc-rs")))]
+        other => {
+            Err(bad("provider", format!("this build has no {other:?}: build with its feature")))
         }
     }
 }

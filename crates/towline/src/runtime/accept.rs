@@ -21,6 +21,8 @@ use crate::tls::TlsState;
 use super::core::{Core, Origin};
 use super::dial::prepare;
 use super::link::{Link, LinkKey, Owner};
+#[cfg(feature = "websocket")]
+use super::upgrade::Layer;
 use super::{Command, LISTENER, Runtime, Timed};
 
 /// Connections that a listener keeps ready inside the driver.
@@ -42,6 +44,10 @@ pub(crate) struct Resume {
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Box<towline_proto::tls::Stream>>,
     pub(super) state: Option<TlsState>,
+    #[cfg(feature = "websocket")]
+    pub(super) layer: Layer,
+    #[cfg(feature = "websocket")]
+    pub(super) upgraded: Option<Arc<crate::websocket::Upgraded>>,
     local: Option<SocketAddr>,
     peer: Option<SocketAddr>,
 }
@@ -140,10 +146,19 @@ impl Runtime {
         };
         let deadline = Instant::now() + listener.endpoint.config.0.plain.connect_timeout;
         let encrypted = listener.wire.is_encrypted();
+        #[cfg(feature = "websocket")]
+        let layer = match listener.wire.is_websocket() {
+            true => Layer::server(&listener.endpoint.config.0, Instant::now()),
+            false => Layer::None,
+        };
         let owner =
             Owner::Accepting { listener: Arc::clone(&listener), handshake: Handshake::new() };
         let mut link = Link::new(id, owner);
         (link.local, link.peer, link.deadline) = (Some(local), Some(peer), Some(deadline));
+        #[cfg(feature = "websocket")]
+        {
+            link.layer = layer;
+        }
         entry.insert(link);
         self.arm(deadline, Timed::Link(key));
         match encrypted {
@@ -273,12 +288,12 @@ impl Runtime {
         }
     }
 
-    fn new_shared(&self, listener: &ListenerShared) -> Arc<Shared> {
+    pub(super) fn new_shared(&self, listener: &ListenerShared) -> Arc<Shared> {
         let config = listener.endpoint.config.clone();
         Arc::new(Shared::new(config, Arc::clone(&self.thread), listener.wire))
     }
 
-    fn new_connection(
+    pub(super) fn new_connection(
         &mut self,
         key: LinkKey,
         listener: &Arc<ListenerShared>,
@@ -301,11 +316,16 @@ impl Runtime {
             if let Some(session) = &session {
                 listener.endpoint.forget(session, &shared);
             }
+            #[cfg(feature = "websocket")]
+            if let Engine::WebSocket(mut engine) = engine {
+                self.close_unserved(key, listener, &mut engine, code.0, reason);
+                return None;
+            }
             self.turn_away(key, &Refusal { code, reason: reason.to_owned() });
             return None;
         }
         if let Some(socket) = self.socket_of(key).and_then(|id| self.driver.socket(id)) {
-            prepare(&socket, session.is_none(), &shared).ok();
+            prepare(&socket, engine.is_ftcp(), &shared).ok();
         }
         let origin = Origin::Accepted { listener: Arc::clone(listener), session, offered: false };
         let core = self.insert_core(Core::new(shared, None, engine, origin));
@@ -337,6 +357,10 @@ impl Runtime {
             #[cfg(feature = "tls")]
             tls: None,
             state: None,
+            #[cfg(feature = "websocket")]
+            layer: Layer::None,
+            #[cfg(feature = "websocket")]
+            upgraded: None,
             local: link.local,
             peer: link.peer,
         };
@@ -365,6 +389,11 @@ impl Runtime {
         #[cfg(feature = "tls")]
         {
             link.tls = resume.tls;
+        }
+        #[cfg(feature = "websocket")]
+        {
+            link.layer = resume.layer;
+            link.upgraded = resume.upgraded;
         }
         entry.insert(link);
         self.resume_here(key, &resume.session, resume.hello, resume.left_over);

@@ -10,6 +10,8 @@ use bytes::{Bytes, BytesMut};
 use towline_proto::session::{CloseCode, FRAME_CHARGE, SessionId, WireError as SessionWireError};
 
 use crate::connection::{Connection, NO_SLOT, Phase, Shared, ask, inbox_options};
+#[cfg(feature = "websocket")]
+use crate::engine::Outgoing;
 use crate::engine::{Engine, Output};
 use crate::error::{ConnectError, Ended, RecvError, RequestError, WireError};
 use crate::handler::{Closed, Connected, Event, Handler};
@@ -254,19 +256,37 @@ impl Core {
 
     /// After writing: `true` when that made room for somebody who was told about it.
     fn note_transmitted(&mut self, now: Instant) -> bool {
+        #[cfg(feature = "websocket")]
+        if let Engine::WebSocket(engine) = &mut self.engine {
+            let stirred = engine.take_stirred();
+            let refused = {
+                let mut out = self.shared.out();
+                if let Outgoing::WebSocket(queue) = &mut out.outgoing {
+                    engine.report(queue);
+                }
+                out.refused
+            };
+            return stirred | (refused && self.exchange(now));
+        }
         self.engine.is_ftcp() && self.shared.out().refused && self.exchange(now)
     }
 
     fn publish(&self, stats: &mut crate::ConnectionStats) {
-        if let Engine::Session(session) = &self.engine {
-            let session_stats = session.stats();
-            stats.messages_sent = session_stats.messages_enqueued;
-            stats.bytes_resent = session_stats.bytes_resent;
-            stats.round_trip = session.rtt();
-        } else if let Engine::Ftcp { engine, .. } = &self.engine {
-            let done = engine.stats();
-            let held = engine.unacknowledged().1 as u64;
-            stats.messages_sent = done.messages_acknowledged + done.messages_cut + held;
+        match &self.engine {
+            Engine::Session(session) => {
+                let session_stats = session.stats();
+                stats.messages_sent = session_stats.messages_enqueued;
+                stats.bytes_resent = session_stats.bytes_resent;
+                stats.round_trip = session.rtt();
+            }
+            Engine::Ftcp { engine, .. } => {
+                let done = engine.stats();
+                let held = engine.unacknowledged().1 as u64;
+                stats.messages_sent = done.messages_acknowledged + done.messages_cut + held;
+                stats.bytes_resent = done.bytes_resent;
+            }
+            #[cfg(feature = "websocket")]
+            Engine::WebSocket(engine) => stats.messages_sent = engine.sent(),
         }
         stats.messages_received = self.counts.messages_received;
         stats.bytes_sent = self.counts.bytes_sent;
@@ -307,6 +327,10 @@ impl Runtime {
         let now = self.now;
         let Some(core) = self.cores.get_mut(key) else { return };
         core.counts.bytes_received += data.len() as u64;
+        #[cfg(feature = "websocket")]
+        if let Engine::WebSocket(_) = &core.engine {
+            return self.websocket_input(key, data);
+        }
         core.engine.handle_input(now, data.clone());
         self.drain(key);
         // The receive buffer goes back unless somebody keeps a slice of it.
@@ -340,7 +364,7 @@ impl Runtime {
     }
 
     /// Takes everything that the engine has to tell.
-    fn drain(&mut self, key: CoreKey) {
+    pub(super) fn drain(&mut self, key: CoreKey) {
         let mut queued = std::mem::take(&mut self.scratch.messages);
         let mut store = std::mem::take(&mut self.scratch.store);
         let mut turn = Turn::Go;
@@ -399,19 +423,20 @@ impl Runtime {
     fn read_on(&mut self, key: CoreKey) {
         let Some(core) = self.cores.get_mut(key) else { return };
         let Some(link) = core.link else { return };
-        if matches!(core.engine, Engine::Ftcp { .. }) {
-            if core.shared.readers().is_over_limit() {
-                return;
-            }
+        if core.engine.is_ftcp() && core.shared.readers().is_over_limit() {
+            return;
+        }
+        #[cfg(feature = "websocket")]
+        if let Engine::WebSocket(engine) = &core.engine
+            && !engine.wants_read()
+        {
+            return;
         }
         let Some(state) = self.links.get(link.0) else { return };
         if state.receiving {
             return;
         }
-        #[cfg(feature = "tls")]
-        let plain = state.tls.is_none();
-        #[cfg(not(feature = "tls"))]
-        let plain = true;
+        let plain = state.is_plain();
         let direct = match plain {
             true => core.engine.direct().map(|direct| (direct.buffer, direct.want)),
             false => None,
@@ -495,6 +520,11 @@ impl Runtime {
                 core.closing = Some(now + core.shared.config.0.plain.close_timeout);
                 core.hurry_transport(now);
             }
+            #[cfg(feature = "websocket")]
+            Engine::WebSocket(engine) => {
+                engine.close(code, reason);
+                core.closing = Some(now + core.shared.config.0.plain.close_timeout);
+            }
         }
         self.drain(key);
         self.check_drained(key);
@@ -503,7 +533,7 @@ impl Runtime {
     /// An ordered close on a wire without a session is over when the transport has everything.
     pub(super) fn check_drained(&mut self, key: CoreKey) {
         let Some(core) = self.cores.get_mut(key) else { return };
-        if core.closing.is_some() && core.engine.unacknowledged() == 0 {
+        if core.closing.is_some() && core.engine.is_ftcp() && core.engine.unacknowledged() == 0 {
             self.end(key, Ended::Closed, Vec::new());
         }
     }
@@ -511,6 +541,10 @@ impl Runtime {
     /// The link is gone: the engine keeps what it has, and somebody brings another one.
     pub(super) fn wire_lost(&mut self, key: CoreKey, link: LinkKey, error: WireError) {
         let now = self.now;
+        #[cfg(feature = "websocket")]
+        if self.websocket_lost(key, link, &error) {
+            return;
+        }
         // What arrived before the end counts, and so does what TCP has acknowledged until now.
         self.poll_transport(key, true);
         if let Some(core) = self.cores.get_mut(key) {
@@ -524,7 +558,7 @@ impl Runtime {
     }
 
     /// The engine says that the wire is of no more use: its last words go out, then it closes.
-    fn wire_failed(&mut self, key: CoreKey, error: WireError) {
+    pub(super) fn wire_failed(&mut self, key: CoreKey, error: WireError) {
         self.transmit(key);
         let Some(core) = self.cores.get_mut(key) else { return };
         if let Some(link) = core.link.take() {
@@ -547,6 +581,8 @@ impl Runtime {
             (Origin::Dialed(_), _) => core.born && !redials,
             (Origin::Accepted { .. }, Engine::Session(_)) => false,
             (Origin::Accepted { .. }, Engine::Ftcp { .. }) => true,
+            #[cfg(feature = "websocket")]
+            (Origin::Accepted { .. }, Engine::WebSocket(_)) => true,
         };
         if over {
             let unacknowledged = core.engine.abort();
@@ -641,6 +677,14 @@ impl Core {
                 };
                 return Turn::End(ended, unacknowledged);
             }
+            #[cfg(feature = "websocket")]
+            Output::Lost { error, unacknowledged } => {
+                let ended = match self.closing_asked {
+                    true => Ended::Closed,
+                    false => self.lose(error),
+                };
+                return Turn::End(ended, unacknowledged);
+            }
             Output::GaveUp { error, unacknowledged } => {
                 if let Some(SessionWireError::Refused { code, reason }) = error {
                     let reason: Arc<str> = reason.into();
@@ -652,6 +696,17 @@ impl Core {
             }
         }
         Turn::Go
+    }
+
+    /// The wire is lost for good.
+    #[cfg(feature = "websocket")]
+    fn lose(&mut self, error: WireError) -> Ended {
+        if std::mem::replace(&mut self.up, false) {
+            self.counts.wires_lost += 1;
+            self.set_phase(Phase::Down);
+            self.tell(Event::Disconnected(error.clone()));
+        }
+        Ended::Lost(error)
     }
 
     fn wire_error(&self, error: SessionWireError) -> WireError {
@@ -803,6 +858,10 @@ impl Runtime {
             shared.local = link.local;
             shared.peer = link.peer;
             shared.tls.clone_from(&link.state);
+            #[cfg(feature = "websocket")]
+            {
+                shared.websocket = link.upgraded.take();
+            }
         }
         if let Some(old) = core.link.replace(link_key) {
             self.linger(old);

@@ -42,6 +42,9 @@ struct Attempt {
     running: usize,
     next_at: Option<Instant>,
     last: Option<(SocketAddr, WireError)>,
+    /// A WebSocket's way to its server, over redirects and through a proxy.
+    #[cfg(feature = "websocket")]
+    way: Option<Box<super::upgrade::Way>>,
 }
 
 impl Dialing {
@@ -64,6 +67,35 @@ impl Dialing {
         if let Some(address) = self.present {
             self.redial.handle_established(now, address);
         }
+    }
+
+    #[cfg(feature = "websocket")]
+    pub(super) fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    #[cfg(feature = "websocket")]
+    pub(super) fn way(&mut self, address: usize) -> Option<&mut super::upgrade::Way> {
+        self.attempt(address)?.way.as_deref_mut()
+    }
+
+    /// The attempt goes on elsewhere, from the begin.
+    #[cfg(feature = "websocket")]
+    pub(super) fn restart(&mut self, address: usize) {
+        if let Some(attempt) = self.attempt(address) {
+            attempt.waiting.clear();
+            (attempt.running, attempt.next_at) = (0, None);
+        }
+    }
+
+    /// To whom sockets of this attempt are connected.
+    fn destination(&mut self, index: usize) -> Option<(String, u16)> {
+        #[cfg(feature = "websocket")]
+        if let Some(way) = self.way(index) {
+            return Some(way.next_hop());
+        }
+        let address = self.addresses.get(index)?;
+        Some((address.host().to_owned(), address.port()))
     }
 
     fn attempt(&mut self, address: usize) -> Option<&mut Attempt> {
@@ -167,25 +199,33 @@ impl Runtime {
         let Some(address) = dialing.addresses.get(index).cloned() else { return };
         dialing.dials += 1;
         dialing.active.retain(|attempt| attempt.address != index);
+        #[cfg(feature = "websocket")]
+        let way = super::upgrade::Way::to(&address, &core.shared.config.0);
         dialing.active.push(Attempt {
             address: index,
             waiting: VecDeque::new(),
             running: 0,
             next_at: None,
             last: None,
+            #[cfg(feature = "websocket")]
+            way,
         });
         if born {
             let since = now.saturating_duration_since(dialing.lost_at);
             let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
             core.tell(Event::Redialing(Redialing { attempt, address: address.clone(), since }));
         }
-        match address.host().parse() {
-            Ok(ip) => self.candidates(key, index, vec![SocketAddr::new(ip, address.port())]),
-            Err(_) => {
-                let Some(core) = self.cores.get(key) else { return };
-                let shared = Arc::clone(&core.shared);
-                resolve::resolve(shared, index, address.host().to_owned(), address.port());
-            }
+        self.look_up(key, index);
+    }
+
+    /// Finds out where an attempt's sockets go, and starts them.
+    pub(super) fn look_up(&mut self, key: CoreKey, index: usize) {
+        let Some(core) = self.cores.get_mut(key) else { return };
+        let Origin::Dialed(dialing) = &mut core.origin else { return };
+        let Some((host, port)) = dialing.destination(index) else { return };
+        match host.parse() {
+            Ok(ip) => self.candidates(key, index, vec![SocketAddr::new(ip, port)]),
+            Err(_) => resolve::resolve(Arc::clone(&core.shared), index, host, port),
         }
     }
 
@@ -202,7 +242,7 @@ impl Runtime {
             return;
         }
         let Origin::Dialed(dialing) = &mut core.origin else { return };
-        let host = dialing.addresses.get(index).map(|a| a.host().into()).unwrap_or_default();
+        let host = dialing.destination(index).map(|(host, _)| host.into()).unwrap_or_default();
         if dialing.attempt(index).is_none() {
             return;
         }
@@ -270,25 +310,57 @@ impl Runtime {
         let Some(link) = self.links.get_mut(link_key.0) else { return };
         link.local = self.driver.local_addr(link.socket);
         let Owner::Dial { core, address } = link.owner else { return };
+        #[cfg(feature = "websocket")]
+        match self.begin_tunnel(link_key, core, address) {
+            Ok(true) => return self.receive(link_key, None),
+            Ok(false) => {}
+            Err(error) => return self.link_failed(link_key, error),
+        }
+        self.dial_reached(link_key, core, address);
+    }
+
+    /// The bytes of this link go to the server itself: TLS is next, where there is TLS.
+    pub(super) fn dial_reached(&mut self, link_key: LinkKey, core: CoreKey, address: usize) {
         match self.secure(link_key, core, address) {
             Ok(true) => self.receive(link_key, None),
-            Ok(false) => self.link_up(link_key, core, address),
+            Ok(false) => self.dial_secured(link_key, core, address),
             Err(error) => self.link_failed(link_key, error),
         }
+    }
+
+    /// The link is as secure as it will be.
+    pub(super) fn dial_secured(&mut self, link_key: LinkKey, core: CoreKey, address: usize) {
+        #[cfg(feature = "websocket")]
+        match self.begin_upgrade(link_key, core, address) {
+            Ok(true) => return self.receive(link_key, None),
+            Ok(false) => {}
+            Err(error) => return self.link_failed(link_key, error),
+        }
+        self.link_up(link_key, core, address);
+        #[cfg(feature = "websocket")]
+        self.carry(link_key);
     }
 
     /// Begins TLS where the address asks for it; `false` when it does not.
     #[cfg(feature = "tls")]
     fn secure(&mut self, key: LinkKey, core: CoreKey, address: usize) -> Result<bool, WireError> {
-        let Some(core) = self.cores.get(core) else { return Ok(false) };
-        let Origin::Dialed(dialing) = &core.origin else { return Ok(false) };
-        let Some(address) = dialing.addresses.get(address) else { return Ok(false) };
-        if !address.wire().is_encrypted() {
+        let Some(core) = self.cores.get_mut(core) else { return Ok(false) };
+        let Origin::Dialed(dialing) = &mut core.origin else { return Ok(false) };
+        let Some(given) = dialing.addresses.get(address) else { return Ok(false) };
+        let configured = core.shared.config.0.plain.server_name.as_deref();
+        let name = configured.unwrap_or(given.host()).to_owned();
+        let security = (given.wire().is_encrypted(), name);
+        #[cfg(feature = "websocket")]
+        let security = match dialing.way(address) {
+            Some(way) => way.security(configured),
+            None => security,
+        };
+        let (encrypted, name) = security;
+        if !encrypted {
             return Ok(false);
         }
         let config = core.shared.config.tls_client().map_err(WireError::Tls)?;
-        let name = core.shared.config.0.plain.server_name.as_deref().unwrap_or(address.host());
-        let mut tls = towline_proto::tls::Stream::client(config, name)
+        let mut tls = towline_proto::tls::Stream::client(config, &name)
             .map_err(|error| WireError::Tls(Arc::new(error)))?;
         if core.engine.is_ftcp() {
             tls.track_acked();
@@ -308,6 +380,8 @@ impl Runtime {
     /// A dialed link has its handshakes behind it: it becomes the connection's, and the others are given up.
     pub(super) fn link_up(&mut self, link_key: LinkKey, key: CoreKey, address: usize) {
         let now = self.now;
+        #[cfg(feature = "websocket")]
+        let plain = self.take_opened(link_key, key);
         self.abandon_dials_of(key, Some(link_key));
         self.attach(key, link_key);
         let Some(core) = self.cores.get_mut(key) else { return };
@@ -318,8 +392,14 @@ impl Runtime {
             dialing.last = address.to_string().into();
             core.shared.link().wire = address.wire();
         }
+        #[cfg(feature = "websocket")]
+        if let Some(engine) = plain {
+            core.engine = engine;
+            core.shared.out().outgoing =
+                crate::engine::Outgoing::websocket(&core.shared.config.0.plain);
+        }
         core.engine.handle_open(now);
-        if core.engine.is_ftcp() {
+        if !matches!(core.engine, Engine::Session(_)) {
             dialing.established(now);
             let resumed = core.born;
             let connected = core.describe(resumed);
@@ -441,7 +521,7 @@ impl Runtime {
         self.poll_dialing(key);
     }
 
-    fn dial_links(&self, key: CoreKey, index: Option<usize>) -> Vec<LinkKey> {
+    pub(super) fn dial_links(&self, key: CoreKey, index: Option<usize>) -> Vec<LinkKey> {
         let belongs = |owner: &Owner| match owner {
             Owner::Dial { core, address } => *core == key && index.is_none_or(|i| i == *address),
             _ => false,
@@ -510,6 +590,16 @@ pub(super) fn random_bytes() -> [u8; 16] {
         std::process::abort();
     }
     bytes
+}
+
+/// A seed for masking keys.
+#[cfg(feature = "websocket")]
+pub(super) fn random_seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    let (low, high) = seed.split_at_mut(16);
+    low.copy_from_slice(&random_bytes());
+    high.copy_from_slice(&random_bytes());
+    seed
 }
 
 fn random_u64() -> u64 {

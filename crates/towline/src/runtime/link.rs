@@ -14,6 +14,8 @@ use crate::listener::ListenerShared;
 use crate::tls::TlsState;
 
 use super::accept::Resume;
+#[cfg(feature = "websocket")]
+use super::upgrade::Layer;
 use super::{CoreKey, Runtime, Timed};
 
 /// A link's place in its thread.
@@ -43,6 +45,12 @@ pub(super) struct Link {
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Box<towline_proto::tls::Stream>>,
     pub(super) state: Option<TlsState>,
+    /// WebSocket: its handshake, or the framing around a session's bytes.
+    #[cfg(feature = "websocket")]
+    pub(super) layer: Layer,
+    /// What the handshake agreed on, for the connection that gets this link.
+    #[cfg(feature = "websocket")]
+    pub(super) upgraded: Option<Arc<crate::websocket::Upgraded>>,
     pub(super) local: Option<SocketAddr>,
     pub(super) peer: Option<SocketAddr>,
     pub(super) deadline: Option<Instant>,
@@ -54,7 +62,7 @@ pub(super) struct Link {
 }
 
 /// How long a link may take for its last words.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// How many bytes a peer may still send to a link that only lingers.
 const LINGER_INPUT: u64 = 16 << 20;
@@ -67,6 +75,10 @@ impl Link {
             #[cfg(feature = "tls")]
             tls: None,
             state: None,
+            #[cfg(feature = "websocket")]
+            layer: Layer::None,
+            #[cfg(feature = "websocket")]
+            upgraded: None,
             local: None,
             peer: None,
             deadline: None,
@@ -106,8 +118,30 @@ impl Link {
         Ok(())
     }
 
+    /// Whether the engine sees the socket's bytes as they are.
+    pub(super) fn is_plain(&self) -> bool {
+        #[cfg(feature = "websocket")]
+        if !self.layer.is_none() {
+            return false;
+        }
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            return false;
+        }
+        true
+    }
+
     /// What the engine wrote, turned into what the socket is to send.
-    fn seal(&mut self, plaintext: &mut Vec<Bytes>, out: &mut Vec<Bytes>) -> Result<(), WireError> {
+    fn seal(
+        &mut self,
+        now: Instant,
+        plaintext: &mut Vec<Bytes>,
+        out: &mut Vec<Bytes>,
+    ) -> Result<(), WireError> {
+        #[cfg(feature = "websocket")]
+        self.layer.seal(now, plaintext);
+        #[cfg(not(feature = "websocket"))]
+        let _ = now;
         #[cfg(feature = "tls")]
         if let Some(tls) = &mut self.tls {
             let result = match plaintext.is_empty() {
@@ -144,6 +178,10 @@ impl Link {
     }
 
     fn wants_write(&self) -> bool {
+        #[cfg(feature = "websocket")]
+        if self.layer.wants_write() {
+            return true;
+        }
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             return tls.wants_write();
@@ -171,7 +209,7 @@ impl Runtime {
         let Some(link) = self.links.get_mut(key.0) else { return Ok(()) };
         let scratch = &mut self.scratch;
         link.given += scratch.plaintext.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
-        let sealed = link.seal(&mut scratch.plaintext, &mut scratch.wire);
+        let sealed = link.seal(self.now, &mut scratch.plaintext, &mut scratch.wire);
         if !scratch.wire.is_empty() {
             let wire = scratch.wire.drain(..);
             let issued = match report {
@@ -219,7 +257,7 @@ impl Runtime {
     }
 
     /// Bytes from the socket go through TLS to whoever owns the link.
-    fn input(&mut self, key: LinkKey, input: BytesMut) {
+    pub(super) fn input(&mut self, key: LinkKey, input: BytesMut) {
         let Some(link) = self.links.get_mut(key.0) else { return };
         let mut plaintext = std::mem::take(&mut self.scratch.plaintext);
         let opened = link.open(input, &mut plaintext);
@@ -235,6 +273,13 @@ impl Runtime {
     }
 
     fn take_in(&mut self, key: LinkKey, data: Bytes) {
+        #[cfg(feature = "websocket")]
+        let Some(data) = self.layer_input(key, data) else { return };
+        self.take_plain(key, data);
+    }
+
+    /// Bytes for whoever owns the link.
+    pub(super) fn take_plain(&mut self, key: LinkKey, data: Bytes) {
         let Some(link) = self.links.get_mut(key.0) else { return };
         match &mut link.owner {
             Owner::Core(core) => {
@@ -262,7 +307,7 @@ impl Runtime {
         let Some(link) = self.links.get(key.0) else { return };
         match link.owner {
             Owner::Core(core) => self.serve(core),
-            Owner::Dial { core, address } if secured => self.link_up(key, core, address),
+            Owner::Dial { core, address } if secured => self.dial_secured(key, core, address),
             Owner::Accepting { .. } if secured => self.accept_secured(key),
             Owner::Dial { .. } | Owner::Accepting { .. } | Owner::Lingering => {
                 self.receive(key, None);
@@ -285,6 +330,8 @@ impl Runtime {
     fn link_ended(&mut self, key: LinkKey) {
         if let Some(link) = self.links.get_mut(key.0) {
             let error = link.end();
+            #[cfg(feature = "websocket")]
+            let Some(error) = self.layer_ended(key, error) else { return };
             self.link_failed(key, error);
         }
     }
@@ -311,7 +358,11 @@ impl Runtime {
             }
             Owner::Accepting { listener, .. } => {
                 tracing::debug!(%error, "a peer failed in its handshake");
-                self.close_link(key);
+                match error {
+                    // TLS has an alert to send, which tells the peer why.
+                    WireError::Tls(_) => self.linger(key),
+                    _ => self.close_link(key),
+                }
                 self.handshake_over(&listener);
             }
             Owner::Leaving(resume) => {
@@ -341,6 +392,8 @@ impl Runtime {
     /// Lets the last words out: what is queued is sent, then the end of the stream, and the socket closes when the
     /// peer has closed too or the time is over. Closing at once could destroy words that the peer has not read.
     pub(super) fn linger(&mut self, key: LinkKey) {
+        #[cfg(feature = "websocket")]
+        self.close_layer(key);
         let Some(link) = self.links.get_mut(key.0) else { return };
         #[cfg(feature = "tls")]
         if let Some(tls) = &mut link.tls {
@@ -377,6 +430,11 @@ impl Runtime {
             return;
         }
         link.deadline = None;
+        #[cfg(feature = "websocket")]
+        if self.layer_timeout(key) {
+            return;
+        }
+        let Some(link) = self.links.get_mut(key.0) else { return };
         match link.owner {
             Owner::Lingering => self.close_link(key),
             Owner::Accepting { .. } | Owner::Dial { .. } => {
@@ -410,6 +468,11 @@ impl Runtime {
                 resume.tls = link.tls;
             }
             resume.state = link.state;
+            #[cfg(feature = "websocket")]
+            {
+                resume.layer = link.layer;
+                resume.upgraded = link.upgraded;
+            }
             self.forward(resume);
         }
     }

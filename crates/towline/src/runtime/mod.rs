@@ -14,13 +14,15 @@ mod core;
 mod dial;
 mod link;
 mod resolve;
+#[cfg(feature = "websocket")]
+mod upgrade;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use slab::Slab;
@@ -205,7 +207,7 @@ impl Runtime {
             return self.accepted((tag & !LISTENER) as usize, event);
         }
         let key = LinkKey(tag as usize);
-        if !self.links.get(key.0).is_some_and(|link| link.socket == socket) {
+        if self.links.get(key.0).is_none_or(|link| link.socket != socket) {
             return self.discard(event);
         }
         match event {
@@ -255,7 +257,8 @@ impl Runtime {
             self.unlisten(&listener);
         }
         let keys: Vec<CoreKey> = self.cores.iter().map(|(key, _)| key).collect();
-        let mut longest = Duration::ZERO;
+        // Connections that ended just now may still have their last words on the way, without which their peers wait.
+        let mut longest = link::LINGER;
         for key in keys {
             if let Some(core) = self.cores.get(key) {
                 longest = longest.max(core.shared.config.0.plain.close_timeout);

@@ -1,6 +1,11 @@
 //! What the behaviour tests share: contexts over both drivers, a recorder of events, random messages with an oracle, and
 //! a proxy that hurts.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::print_stdout,
+    reason = "each test file uses its part, and prints its seed"
+)]
 
 pub mod oracle;
 pub mod proxy;

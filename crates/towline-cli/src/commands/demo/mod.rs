@@ -32,12 +32,22 @@ pub(crate) struct Arguments {
     /// Repeat a run: the seed decides the file and the cuts.
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
+    /// Only this wire; may be repeated.
+    #[arg(long = "wire", value_name = "SCHEME", value_parser = parse_wire)]
+    wires: Vec<Wire>,
     /// Print one JSON object in place of the table.
     #[arg(long)]
     json: bool,
     /// A small file and few cuts.
     #[arg(long, hide = true)]
     quick: bool,
+}
+
+fn parse_wire(scheme: &str) -> Result<Wire, String> {
+    Wire::ALL
+        .into_iter()
+        .find(|wire| wire.scheme() == scheme)
+        .ok_or_else(|| format!("one of {}", Wire::ALL.map(Wire::scheme).join(", ")))
 }
 
 /// How much is sent how fast, and how often it is cut.
@@ -90,6 +100,9 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
     let mut progress = Progress::new(notes);
     let mut rows = Vec::new();
     for (number, wire) in Wire::ALL.into_iter().enumerate() {
+        if !arguments.wires.is_empty() && !arguments.wires.contains(&wire) {
+            continue;
+        }
         let mut random = Random::new(seed ^ (number as u64 + 1) << 32);
         let target = directory.0.join(format!("received-{wire}"));
         let run = Run { wire, scale, load: &load, target, interrupt };
@@ -110,7 +123,9 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
         .collect();
     match failed.is_empty() {
         true => Ok(()),
-        false => Err(Failure::Failed(format!("{}; repeat it with --seed {seed}", failed.join("; ")))),
+        false => {
+            Err(Failure::Failed(format!("{}; repeat it with --seed {seed}", failed.join("; "))))
+        }
     }
 }
 
@@ -326,8 +341,17 @@ fn guarantee(wire: Wire) -> &'static str {
 /// The table and what it shows.
 fn report(rows: &[Row], load: &Load, seed: u64) -> String {
     let head = [
-        "wire", "driver", "bytes", "messages", "cuts", "resent", "repeats", "longest gap", "time",
-        "guarantee", "result",
+        "wire",
+        "driver",
+        "bytes",
+        "messages",
+        "cuts survived",
+        "resent bytes",
+        "repeats",
+        "longest gap",
+        "time",
+        "guarantee",
+        "result",
     ];
     let mut table = vec![head.map(str::to_owned).to_vec()];
     for row in rows {
@@ -352,11 +376,12 @@ fn report(rows: &[Row], load: &Load, seed: u64) -> String {
     let refused: Duration = rows.iter().map(|row| row.refused_for).sum();
     format!(
         "{}\n\
-        A file of {} crossed each wire in numbered messages, on tcp and tls with {} messages coming the other way meanwhile, while the \
-        link below was cut {cuts} times in all by resets and closes at arbitrary bytes and refused connections for {}; a result is good only if \
-        the SHA-256 is the same and every number came in order, once.\n\
-        A session (tcp, tls) sees to that by itself, whereas ftcp has no acknowledgements, so there every message is answered, unanswered ones are \
-        sent again after a cut, and the receiving program drops the repeats by their numbers. (--seed {seed} repeats this run.)",
+        A file of {} crossed each wire in numbered messages, on tcp and tls with {} messages the other way meanwhile, while\n\
+        the link below was cut {cuts} times by resets and closes at arbitrary bytes and refused connections for {} in all;\n\
+        a result is good only if the SHA-256 is the same and every number came in order, once.\n\
+        A session (tcp, tls) sees to that by itself, whereas ftcp has no acknowledgements: there every message is answered,\n\
+        what is unanswered is sent again after a cut, and the receiving program drops repeats by their numbers.\n\n\
+        --seed {seed} repeats this run.",
         text::table(&table),
         show_bytes(load.bytes as f64),
         load.notes,

@@ -34,7 +34,12 @@ pub(super) struct Load {
 
 impl Load {
     /// Writes the file.
-    pub(super) fn generate(source: PathBuf, bytes: u64, notes: u64, seed: u64) -> std::io::Result<Load> {
+    pub(super) fn generate(
+        source: PathBuf,
+        bytes: u64,
+        notes: u64,
+        seed: u64,
+    ) -> std::io::Result<Load> {
         let mut random = Random::new(seed);
         let mut file = BufWriter::new(File::create(&source)?);
         let mut hash = Sha256::new();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Value, json};
-use towline::{Address, Config, Connection, Context, Endpoint, IntoAddresses};
+use towline::{Address, Config, Connection, Endpoint, IntoAddresses};
 
 use super::control::{self, Plan, Scenario, Tally};
 use super::flow::{Flow, FlowHandler, News};
@@ -19,8 +19,10 @@ use crate::output::Notes;
 use crate::tls::ClientTls;
 use crate::units;
 
-/// Bytes of a message in bulk, as in iperf3's TCP test... and in requests.
+/// Bytes of a message in bulk, as iperf3 has it for TCP.
 const BULK: usize = 128 << 10;
+
+/// Bytes of a request.
 const REQUEST: usize = 64;
 
 /// Bytes accepted for sending and not acknowledged: what `-t` may overrun.
@@ -77,6 +79,8 @@ pub(crate) struct Arguments {
     #[arg(short = 'J', long)]
     json: bool,
     #[command(flatten)]
+    io: super::Io,
+    #[command(flatten)]
     tls: ClientTls,
 }
 
@@ -92,13 +96,14 @@ struct Lane {
 pub(super) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -> Outcome {
     let address = Address::parse(&arguments.url)?;
     let scenario = if arguments.reverse { Scenario::Download } else { arguments.scenario };
-    if arguments.bytes.is_none() && (arguments.time.is_zero() || arguments.time > control::MAX_TIME) {
+    if arguments.bytes.is_none() && (arguments.time.is_zero() || arguments.time > control::MAX_TIME)
+    {
         return Err(Failure::usage("--time must be above 0 and at most a day"));
     }
     let addresses = address.clone().into_addresses()?;
     let builder = Config::builder().send_queue_bytes(SEND_QUEUE);
     let config = arguments.tls.apply(builder, &addresses, notes)?.build()?;
-    let context = Context::new()?;
+    let context = arguments.io.context()?;
     let endpoint = Endpoint::new(&context, &config);
 
     let mut lanes = Vec::new();
@@ -173,13 +178,14 @@ struct Measurement<'a> {
 
 impl Measurement<'_> {
     fn run(&mut self) -> Outcome {
+        self.report.begin(self.json)?;
+        // The server begins a download when it is asked, not when its answer has come.
+        let begin = Instant::now();
+        let cpu = control::cpu_time();
         for lane in &self.lanes {
             let start = control::message(&self.plan.to_json());
             self.interrupt.wait_for(lane.connection.request(start, PATIENCE))??;
         }
-        self.report.begin(self.json)?;
-        let begin = Instant::now();
-        let cpu = control::cpu_time();
         let interrupted = match self.plan.scenario {
             Scenario::Upload => self.upload(begin)?,
             Scenario::Download => self.download(begin)?,
@@ -188,7 +194,7 @@ impl Measurement<'_> {
         let seconds = begin.elapsed().as_secs_f64();
         self.interval(begin, true)?;
         let cpu = control::cpu_time() - cpu;
-        self.finish(seconds, cpu, interrupted)?;
+        self.finish(begin, seconds, cpu, interrupted)?;
         interrupted.map_or(Ok(()), |signal| Err(signal.into()))
     }
 
@@ -283,7 +289,9 @@ impl Measurement<'_> {
             if self.plan.scenario == Scenario::Download && self.plan.bytes.is_none() {
                 let limit = *limit.get_or_insert(begin + self.plan.time + PATIENCE);
                 if Instant::now() > limit {
-                    return Err(Failure::failed("the server does not say that it has sent everything"));
+                    return Err(Failure::failed(
+                        "the server does not say that it has sent everything",
+                    ));
                 }
             }
             let now = Instant::now();
@@ -333,7 +341,13 @@ impl Measurement<'_> {
     }
 
     /// Asks the server for its side of it, and reports both.
-    fn finish(&mut self, seconds: f64, cpu: f64, interrupted: Option<Signal>) -> Outcome {
+    fn finish(
+        &mut self,
+        begin: Instant,
+        seconds: f64,
+        cpu: f64,
+        interrupted: Option<Signal>,
+    ) -> Outcome {
         let patience = if interrupted.is_some() { HURRY } else { PATIENCE };
         let (mut local, mut remote) = (Vec::new(), Vec::new());
         for lane in &self.lanes {
@@ -343,7 +357,7 @@ impl Measurement<'_> {
                 _ => lane.flow.bytes.load(Ordering::Relaxed),
             };
             let seconds = match self.plan.scenario {
-                Scenario::Download => lane.flow.span(),
+                Scenario::Download => lane.flow.seconds_since(begin),
                 _ => seconds,
             };
             let tally = Tally { messages, bytes, seconds, cpu_seconds: cpu, ..Tally::default() };
@@ -354,7 +368,11 @@ impl Measurement<'_> {
                     match crate::interrupt::block_on(lane.connection.request(end, patience)) {
                         Ok(reply) => match control::kind(&reply) {
                             control::Kind::Control(value) => Some(Tally::from_json(&value)),
-                            _ => return Err(Failure::failed("the server's result is unreadable; is it `towline perf server`?")),
+                            _ => {
+                                return Err(Failure::failed(
+                                    "the server's result is unreadable; is it `towline perf server`?",
+                                ));
+                            }
                         },
                         Err(_) if interrupted.is_some() => None,
                         Err(error) => return Err(error.into()),

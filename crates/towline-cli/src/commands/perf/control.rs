@@ -95,7 +95,9 @@ impl Plan {
         match number("version") {
             Some(VERSION) => {}
             Some(version) => {
-                return Err(format!("this side speaks version {VERSION} and not {version}: use the same towline on both"));
+                return Err(format!(
+                    "this side speaks version {VERSION} and not {version}: use the same towline on both"
+                ));
             }
             None => return Err(wrong("version")),
         }
@@ -293,7 +295,8 @@ mod tests {
 
     #[test]
     fn tallies_survive_the_wire_and_add_up() {
-        let one = Tally { messages: 2, bytes: 10, seconds: 0.5, cpu_seconds: 0.25, ..Tally::default() };
+        let one =
+            Tally { messages: 2, bytes: 10, seconds: 0.5, cpu_seconds: 0.25, ..Tally::default() };
         assert_eq!(Tally::from_json(&Value::Object(one.to_json())), one);
         let sum = Tally::sum(&[one, one]);
         assert_eq!((sum.messages, sum.bytes, sum.seconds), (4, 20, 0.5));

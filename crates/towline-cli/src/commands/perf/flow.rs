@@ -42,8 +42,8 @@ pub(super) struct Flow {
     /// Ping-pong: requests under way.
     pub(super) under_way: AtomicU64,
     round_trips: Mutex<RoundTrips>,
-    /// When the first and the last message of data came.
-    span: Mutex<Option<(Instant, Instant)>>,
+    /// When the last message of data came.
+    last: Mutex<Option<Instant>>,
 }
 
 struct RoundTrips {
@@ -66,11 +66,8 @@ impl Flow {
             bytes: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             under_way: AtomicU64::new(0),
-            round_trips: Mutex::new(RoundTrips {
-                histogram: histogram(),
-                sent: VecDeque::new(),
-            }),
-            span: Mutex::new(None),
+            round_trips: Mutex::new(RoundTrips { histogram: histogram(), sent: VecDeque::new() }),
+            last: Mutex::new(None),
         })
     }
 
@@ -81,9 +78,9 @@ impl Flow {
         round_trips.histogram.reset();
     }
 
-    /// Seconds between the first and the last message of data.
-    pub(super) fn span(&self) -> f64 {
-        lock(&self.span).map_or(0.0, |(first, last)| (last - first).as_secs_f64())
+    /// Seconds from `begin` to the last message of data.
+    pub(super) fn seconds_since(&self, begin: Instant) -> f64 {
+        lock(&self.last).map_or(0.0, |last| last.saturating_duration_since(begin).as_secs_f64())
     }
 
     /// Sends a probe, unless many are without an answer.
@@ -120,9 +117,7 @@ impl Flow {
     fn count(&self, bytes: usize) {
         self.messages.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        let now = Instant::now();
-        let mut span = lock(&self.span);
-        *span = Some((span.map_or(now, |(first, _)| first), now));
+        *lock(&self.last) = Some(Instant::now());
     }
 }
 
@@ -141,10 +136,11 @@ impl Handler for FlowHandler {
                 self.flow.count(message.data.len());
                 if self.ping_pong {
                     self.flow.answered();
-                    self.flow.under_way.fetch_sub(1, Ordering::AcqRel);
                     if !self.flow.stopping.load(Ordering::Acquire) {
                         self.flow.ask(connection, Message::new(message.data));
                     }
+                    // Last, so that none under way means that none follows.
+                    self.flow.under_way.fetch_sub(1, Ordering::AcqRel);
                 }
             }
             Kind::Probe => self.flow.answered(),

@@ -7,7 +7,8 @@ mod report;
 mod sender;
 mod server;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use towline::{Context, DriverChoice};
 
 use crate::failure::Outcome;
 use crate::interrupt::Interrupt;
@@ -27,6 +28,39 @@ pub(crate) struct Arguments {
 enum Side {
     Server(server::Arguments),
     Client(Box<client::Arguments>),
+}
+
+/// How the I/O threads talk to the system.
+#[derive(Debug, Args)]
+struct Io {
+    /// How the I/O threads talk to the system.
+    #[arg(long, value_enum, value_name = "DRIVER", default_value = "auto")]
+    driver: Driver,
+    /// I/O threads [default: one per core]
+    #[arg(long, value_name = "NUMBER")]
+    threads: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Driver {
+    /// What suits the system.
+    Auto,
+    IoUring,
+    Epoll,
+}
+
+impl Io {
+    fn context(&self) -> Outcome<Context> {
+        let mut builder = Context::builder().driver(match self.driver {
+            Driver::Auto => DriverChoice::Auto,
+            Driver::IoUring => DriverChoice::IoUring,
+            Driver::Epoll => DriverChoice::Epoll,
+        });
+        if let Some(threads) = self.threads {
+            builder = builder.threads(threads);
+        }
+        Ok(builder.build()?)
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -> Outcome {

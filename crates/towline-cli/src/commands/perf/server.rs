@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::Args;
 use serde_json::{Value, json};
-use towline::{Address, Closed, Config, Connection, Context, Endpoint, Handler, Message};
+use towline::{Address, Closed, Config, Connection, Endpoint, Handler, Message};
 
 use super::control::{self, Kind, Plan, Tally};
 use super::sender;
@@ -37,6 +37,8 @@ pub(crate) struct Arguments {
     #[arg(short = 'J', long)]
     json: bool,
     #[command(flatten)]
+    io: super::Io,
+    #[command(flatten)]
     tls: ServerTls,
 }
 
@@ -44,7 +46,7 @@ pub(super) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
     let address = Address::parse(&arguments.url)?;
     let builder = Config::builder().max_connections(MAX_CONNECTIONS);
     let config = arguments.tls.apply(builder, &address, notes)?.build()?;
-    let context = Context::new()?;
+    let context = arguments.io.context()?;
     let mut output = Output::open()?;
     let server = Arc::new(Server {
         stop: Interrupt::default(),
@@ -131,7 +133,8 @@ impl Server {
 struct Test {
     plan: Plan,
     cpu: f64,
-    first: Option<Instant>,
+    /// When the client was told to begin.
+    begun: Instant,
     last: Option<Instant>,
     messages: u64,
     bytes: u64,
@@ -146,10 +149,7 @@ impl Test {
         if let Some(sent) = *lock(&self.sent) {
             return sent;
         }
-        let seconds = match (self.first, self.last) {
-            (Some(first), Some(last)) => (last - first).as_secs_f64(),
-            _ => 0.0,
-        };
+        let seconds = self.last.map_or(0.0, |last| (last - self.begun).as_secs_f64());
         Tally {
             messages: self.messages,
             bytes: self.bytes,
@@ -202,7 +202,7 @@ impl Session {
         }
         let test = Test {
             cpu: control::cpu_time(),
-            first: None,
+            begun: Instant::now(),
             last: None,
             messages: 0,
             bytes: 0,
@@ -229,9 +229,7 @@ impl Session {
         let Some(test) = &mut self.test else {
             return self.refuse(connection, "data before the start of a test");
         };
-        let now = Instant::now();
-        test.first.get_or_insert(now);
-        test.last = Some(now);
+        test.last = Some(Instant::now());
         test.messages += 1;
         test.bytes += message.data.len() as u64;
         if test.plan.scenario.is_ping_pong() {
@@ -266,7 +264,9 @@ impl Handler for Session {
                 connection.try_send(reply).ok();
             }
             Kind::Control(value) => self.control(connection, message, &value),
-            Kind::Unknown => self.refuse(connection, "this is `towline perf server`: use `towline perf client`"),
+            Kind::Unknown => {
+                self.refuse(connection, "this is `towline perf server`: use `towline perf client`")
+            }
         }
     }
 
@@ -278,12 +278,7 @@ impl Handler for Session {
 }
 
 /// Sends what the client asked for, and then says how much it was.
-fn download(
-    connection: &Connection,
-    plan: &Plan,
-    stop: &Interrupt,
-    sent: &Mutex<Option<Tally>>,
-) {
+fn download(connection: &Connection, plan: &Plan, stop: &Interrupt, sent: &Mutex<Option<Tally>>) {
     let (begin, cpu) = (Instant::now(), control::cpu_time());
     let Ok(messages) = sender::send(connection, plan, stop, || {}) else { return };
     if !matches!(stop.wait_for(connection.flush()), Ok(Ok(()))) {

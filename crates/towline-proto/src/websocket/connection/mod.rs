@@ -144,6 +144,8 @@ pub struct Connection {
     shut: bool,
     /// Our close frame answers the peer's.
     answered: bool,
+    /// The application wants no more for now.
+    paused: bool,
     /// A pong that found no room.
     late_pong: Option<ControlPayload>,
     pings: u32,
@@ -186,6 +188,7 @@ impl Connection {
             linger_by: None,
             shut: false,
             answered: false,
+            paused: false,
             late_pong: None,
             pings: 0,
             asked: None,
@@ -435,6 +438,18 @@ impl Connection {
         result
     }
 
+    /// Stops, or goes on, decoding, as a full receive window does: for applications that bound what they hold by
+    /// something other than payload bytes. The silence meanwhile is not held against the peer.
+    ///
+    /// Call [`Connection::poll_event`] after going on: input may have waited for this.
+    pub fn pause(&mut self, now: Instant, paused: bool) {
+        self.now = self.now.max(now);
+        if self.paused && !paused {
+            self.keepalive.on_input(now);
+        }
+        self.paused = paused;
+    }
+
     // ---- output ----
 
     /// The next event; `None` when everything that arrived is used, or when the application holds more than
@@ -444,7 +459,7 @@ impl Connection {
         if let Some(event) = self.events.pop_front() {
             return Some(event);
         }
-        while !self.discards() && self.receive.is_open() {
+        while !self.discards() && self.receive.is_open() && !self.paused {
             let before = self.input.len();
             match self.decoder.decode(&mut self.input) {
                 Ok(None) => {
@@ -491,7 +506,7 @@ impl Connection {
     pub fn wants_read(&self) -> bool {
         match self.phase {
             Phase::Closed => false,
-            _ => !self.eof && (self.discards() || self.receive.is_open()),
+            _ => !self.eof && (self.discards() || (self.receive.is_open() && !self.paused)),
         }
     }
 

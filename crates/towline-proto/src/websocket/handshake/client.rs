@@ -30,8 +30,10 @@ const RESERVED: [&str; 9] = [
 pub struct ClientOptions {
     /// Further headers: cookies, an origin, whatever the server wants. Those that the handshake writes itself are refused.
     pub headers: Headers,
-    /// Subprotocols in order of preference. If any is given, the server must choose one.
+    /// Subprotocols in order of preference.
     pub subprotocols: Vec<String>,
+    /// If subprotocols are asked for, fail unless the server chooses one. Default true.
+    pub require_subprotocol: bool,
     /// Offer permessage-deflate. Default `None`.
     pub deflate: Option<DeflateConfig>,
     /// Shown to the first server and to redirects within its origin.
@@ -57,6 +59,7 @@ impl Default for ClientOptions {
         ClientOptions {
             headers: Headers::new(),
             subprotocols: Vec::new(),
+            require_subprotocol: true,
             deflate: None,
             credentials: None,
             wait_for_challenge: false,
@@ -135,6 +138,7 @@ enum State {
 pub struct ClientHandshake {
     target: Target,
     subprotocols: Vec<String>,
+    require_subprotocol: bool,
     deflate: Option<DeflateConfig>,
     max_body: usize,
     expected: String,
@@ -171,6 +175,7 @@ impl ClientHandshake {
         Ok(ClientHandshake {
             target: target.clone(),
             subprotocols: options.subprotocols.clone(),
+            require_subprotocol: options.require_subprotocol,
             deflate: options.deflate.clone(),
             max_body: options.max_body,
             expected: accept_key(&key),
@@ -354,7 +359,7 @@ impl ClientHandshake {
             return Err(HandshakeError::Upgrade("wrong accept key"));
         }
         let subprotocol = match headers.all("Sec-WebSocket-Protocol").count() {
-            0 if self.subprotocols.is_empty() => None,
+            0 if self.subprotocols.is_empty() || !self.require_subprotocol => None,
             1 => headers.only("Sec-WebSocket-Protocol").map(str::to_owned),
             _ => return Err(HandshakeError::Subprotocol),
         };

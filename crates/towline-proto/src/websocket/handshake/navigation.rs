@@ -58,6 +58,21 @@ impl Navigation {
         ClientHandshake::new(&self.options, &self.target, self.show, entropy, now)
     }
 
+    /// [`Navigation::handshake`] with options that differ this time, such as other subprotocols.
+    ///
+    /// # Errors
+    /// Those of [`ClientOptions::validate`].
+    pub fn handshake_with(
+        &self,
+        entropy: &mut dyn Entropy,
+        now: Instant,
+        change: impl FnOnce(&mut ClientOptions),
+    ) -> Result<ClientHandshake, HeaderError> {
+        let mut options = ClientOptions::clone(&self.options);
+        change(&mut options);
+        ClientHandshake::new(&options, &self.target, self.show, entropy, now)
+    }
+
     /// Follows a redirect. Credentials and cookies are dropped for good when it leaves the origin.
     ///
     /// # Errors

@@ -270,3 +270,21 @@ fn case_57_every_byte_is_accounted_for_at_every_step() {
         assert_eq!(credited, script.len(), "seed {seed}");
     }
 }
+
+#[test]
+fn a_pause_holds_messages_back_and_the_silence_is_not_the_peers() {
+    let mut now = Instant::now();
+    let mut end = end(Role::Server, &Config::default(), now);
+    end.pause(now, true);
+    feed(&mut end, now, &frame_to(Role::Server, true, OpCode::Text, b"later"));
+    assert!(events(&mut end).is_empty() && !end.wants_read());
+    for _ in 0..10 {
+        now = end.poll_timeout().expect("pings go on");
+        end.handle_timeout(now);
+        written(&mut end, now);
+    }
+    assert!(!end.is_closed());
+    end.pause(now, false);
+    assert!(end.wants_read());
+    assert_eq!(events(&mut end).iter().filter_map(delivered).sum::<usize>(), 5);
+}

@@ -208,6 +208,12 @@ fn case_91_subprotocols_match_exactly() {
         "not offered"
     );
     assert_eq!(failure(protocols(&["foo"]), &good("")), HandshakeError::Subprotocol, "none chosen");
+    let lenient = ClientOptions { require_subprotocol: false, ..protocols(&["foo"]) };
+    let ClientOutcome::Open(opened) = answered(lenient.clone(), &good("")) else {
+        panic!("none is fine when none is required")
+    };
+    assert_eq!(opened.subprotocol, None);
+    assert_eq!(chosen(lenient, "bar"), Err(HandshakeError::Subprotocol), "not asked for");
 }
 
 #[test]

@@ -1,0 +1,34 @@
+//! `towline demo`, in a short form. `cargo run --release -- demo` is the whole.
+
+mod common;
+
+use common::{WIRES, run};
+use serde_json::Value;
+
+#[test]
+fn every_wire_survives() {
+    let shown = run(&["demo", "--quick", "--json", "--seed", "7"]).expect(0);
+    assert_eq!(shown.stderr, "");
+    let value: Value = serde_json::from_str(&shown.stdout).unwrap();
+    assert_eq!((&value["ok"], &value["seed"]), (&Value::Bool(true), &7.into()));
+    let wires = value["wires"].as_array().unwrap();
+    assert_eq!(wires.len(), WIRES.len());
+    for (row, wire) in wires.iter().zip(WIRES) {
+        assert_eq!((&row["wire"], &row["ok"]), (&wire.into(), &true.into()), "{row:#}");
+        assert_eq!(row["bytes"], 1 << 20);
+        assert_eq!(row["cuts"], 3);
+        assert!(row["bytes_resent"].as_u64().unwrap() > 0, "{row:#}");
+        assert!(row["longest_gap_seconds"].as_f64().unwrap() > 0.0, "{row:#}");
+    }
+}
+
+#[test]
+fn a_table_is_printed() {
+    let shown = run(&["demo", "--quick", "--wire", "tcp", "--seed", "1"]).expect(0);
+    let lines: Vec<&str> = shown.stdout.lines().collect();
+    for head in ["wire", "driver", "cuts survived", "resent bytes", "longest gap", "guarantee"] {
+        assert!(lines[0].contains(head), "{head}: {}", lines[0]);
+    }
+    assert!(lines[2].starts_with("tcp ") && lines[2].ends_with("intact, in order, once"));
+    assert!(shown.stdout.contains("--seed 1"));
+}
