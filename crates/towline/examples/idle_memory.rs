@@ -1,8 +1,8 @@
 //! What an idle connection costs in memory, beyond the kernel's: `cargo run --release -p towline --example idle_memory`.
 //!
-//! A server and a client process of their own, each with 1,000 connections (or the number given, after it the scheme):
-//! the growth of each process's private memory, divided by the number, when they have just connected, and when each has
-//! carried a message both ways and has been idle for a while.
+//! A server and a client process of their own, each with 1,000 connections (or the number given):
+//! the growth of each process's private memory beyond that with 1,000 others, divided by the number, when they have just
+//! connected, and when each has carried a message both ways and has been idle for a while. `tcp` only.
 #![allow(clippy::print_stdout, reason = "an example that prints its measurement")]
 
 use std::error::Error;
@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use towline::{Config, Connection, Context, Endpoint, Message};
 
-/// Connections before the measurement, so that buffers and tables that all share are there.
-const WARM_UP: usize = 64;
+/// Connections before the measurement, so that what all connections of a thread share (its pool of receive buffers, 4 MiB
+/// by default) is there.
+const WARM_UP: usize = 1000;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -34,14 +35,15 @@ fn compare(count: usize, scheme: &str) -> Outcome {
     let url = server.line()?;
     let mut client = Process::start(&[&count.to_string(), scheme, "client", &url])?;
     println!("{count} connections over {scheme}");
-    let before = [server.memory()?, client.memory_after()?];
+    // The client answers when it is done, so it is asked first.
+    let before = [client.memory()?, server.memory()?];
     for state in ["connected", "after a message each way, then idle"] {
-        let after = [client.memory_after()?, server.memory()?];
+        let after = [client.memory()?, server.memory()?];
         let each = |after: u64, before: u64| after.saturating_sub(before) / count as u64;
         println!(
             "{state}: {} bytes per connection in the server, {} in the client",
-            each(after[1], before[0]),
-            each(after[0], before[1])
+            each(after[1], before[1]),
+            each(after[0], before[0])
         );
     }
     Ok(())
@@ -147,10 +149,6 @@ impl Process {
     fn memory(&mut self) -> Outcome<u64> {
         writeln!(self.input)?;
         Ok(self.line()?.parse()?)
-    }
-
-    fn memory_after(&mut self) -> Outcome<u64> {
-        self.memory()
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Config(pub(crate) Arc<Options>);
 /// The checked values.
 pub(crate) struct Options {
     pub(crate) plain: Plain,
+    /// Shared by all sessions, made with the first.
+    session: std::sync::OnceLock<Arc<towline_proto::session::Config>>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Tls,
     #[cfg(feature = "websocket")]
@@ -110,6 +112,13 @@ impl Config {
         ConfigBuilder::default()
     }
 
+    /// The session's part.
+    pub(crate) fn session(&self) -> Arc<towline_proto::session::Config> {
+        let options = &self.0;
+        let make = || Arc::new(crate::engine::session_config(&options.plain));
+        Arc::clone(options.session.get_or_init(make))
+    }
+
     #[cfg(feature = "tls")]
     pub(crate) fn tls_client(
         &self,
@@ -133,6 +142,7 @@ impl Default for Config {
                 None,
             ),
             plain,
+            session: std::sync::OnceLock::new(),
             #[cfg(feature = "tls")]
             tls: Tls {
                 client: std::sync::OnceLock::new(),
@@ -453,6 +463,7 @@ impl ConfigBuilder {
         };
         Ok(Config(Arc::new(Options {
             plain: self.plain,
+            session: std::sync::OnceLock::new(),
             #[cfg(feature = "tls")]
             tls,
             #[cfg(feature = "websocket")]

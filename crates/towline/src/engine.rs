@@ -138,6 +138,13 @@ impl Outgoing {
         }
     }
 
+    /// Gives spare memory back.
+    pub(crate) fn shrink(&mut self) {
+        if let Outgoing::Session(queue) = self {
+            queue.shrink();
+        }
+    }
+
     /// The most bytes that one message may have.
     pub(crate) fn max_message(&self) -> usize {
         match self {

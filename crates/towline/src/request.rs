@@ -150,6 +150,15 @@ impl Requests {
         wake
     }
 
+    /// Gives spare memory back.
+    pub(crate) fn shrink(&mut self) {
+        if self.pending.is_empty() {
+            self.pending = HashMap::new();
+        }
+        self.over.shrink_to_fit();
+        self.over_order.shrink_to_fit();
+    }
+
     /// Replies that came after their request was over, and replies to what was answered already.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.late, self.duplicate)

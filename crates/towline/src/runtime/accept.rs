@@ -13,7 +13,7 @@ use towline_proto::session::{CloseCode, Handshake, Hello, Refusal, Session, Sess
 
 use crate::connection::Shared;
 use crate::context::lightest;
-use crate::engine::{Engine, session_config};
+use crate::engine::Engine;
 use crate::error::WireError;
 use crate::listener::ListenerShared;
 use crate::tls::TlsState;
@@ -270,7 +270,7 @@ impl Runtime {
         if let Some(session) = known {
             return self.come_back(key, listener, session, hello, left_over);
         }
-        let config = Arc::new(session_config(&listener.endpoint.config.0.plain));
+        let config = listener.endpoint.config.session();
         match Session::server(config, hello, self.now) {
             Err(refusal) => {
                 listener.endpoint.forget(&id, &shared);

@@ -72,7 +72,6 @@ pub(super) struct Core {
     pub(super) secured: Option<TlsState>,
     /// The handler panicked.
     panicked: bool,
-    store: BytesMut,
     counts: Counts,
 }
 
@@ -111,7 +110,6 @@ impl Core {
             last_error: None,
             secured: None,
             panicked: false,
-            store: BytesMut::new(),
             counts: Counts::default(),
         }
     }
@@ -136,7 +134,7 @@ impl Core {
 
     /// A message goes to the request that waits for it, to the handler, or to `queued` for readers and inbox.
     #[inline]
-    fn deliver(&mut self, mut message: Message, queued: &mut Vec<Arrived>) {
+    fn deliver(&mut self, mut message: Message, queued: &mut Vec<Arrived>, store: &mut BytesMut) {
         self.counts.messages_received += 1;
         if self.secured.is_some() {
             message.tls.clone_from(&self.secured);
@@ -145,7 +143,7 @@ impl Core {
         let lane = message.lane;
         let cost = message.data.len() as u64 + FRAME_CHARGE;
         let replied = match message.reply_to {
-            Some(reply_to) => !matches!(self.claim(reply_to, &message), Claim::Unclaimed),
+            Some(reply_to) => !matches!(self.claim(reply_to, &message, store), Claim::Unclaimed),
             None => false,
         };
         let handled = !replied && (self.handler.is_some() || self.panicked);
@@ -182,8 +180,13 @@ impl Core {
         self.connection.abort();
     }
 
-    fn claim(&mut self, reply_to: crate::MessageId, message: &Message) -> Claim {
-        let message = self.compact(message.clone());
+    fn claim(
+        &mut self,
+        reply_to: crate::MessageId,
+        message: &Message,
+        store: &mut BytesMut,
+    ) -> Claim {
+        let message = compact(message.clone(), store);
         let claim = self.shared.requests().claim(reply_to, &message);
         if let Claim::Taken(Some(waker)) = claim {
             waker.wake();
@@ -192,34 +195,26 @@ impl Core {
         claim
     }
 
-    /// Copies a small message out of the receive buffer, so that the buffer can be used again.
-    fn compact(&mut self, mut message: Message) -> Message {
-        let size = message.data.len();
-        if size > 0 && size <= COMPACT {
-            if self.store.capacity() < size {
-                self.store = BytesMut::with_capacity(COMPACT_STORE.max(size));
-            }
-            self.store.extend_from_slice(&message.data);
-            message.data = self.store.split().freeze();
-        }
-        message
-    }
-
     /// Hands what `deliver` queued to readers or inbox.
-    fn queue(&mut self, messages: &mut Vec<Arrived>) {
+    fn queue(&mut self, messages: &mut Vec<Arrived>, store: &mut BytesMut) {
         if messages.is_empty() {
             return;
         }
         for arrived in messages.iter_mut() {
-            arrived.message = self.compact(std::mem::take(&mut arrived.message));
+            arrived.message = compact(std::mem::take(&mut arrived.message), store);
         }
         let inbox = inbox_options(&self.shared.config);
         let wakers = self.shared.readers().deliver(&self.shared, messages, inbox);
         for wakers in wakers {
             wakers.wake();
         }
-        if self.store.is_empty() && self.store.capacity() < COMPACT {
-            self.store = BytesMut::new();
+    }
+
+    /// Nothing has happened for a while: spare memory goes back.
+    fn rest(&mut self) {
+        if self.engine.unacknowledged() == 0 {
+            self.shared.out().outgoing.shrink();
+            self.shared.requests().shrink();
         }
     }
 
@@ -305,6 +300,20 @@ impl Core {
     }
 }
 
+/// Copies a small message out of the receive buffer into storage that the thread's connections share, so that the buffer
+/// can be used again.
+fn compact(mut message: Message, store: &mut BytesMut) -> Message {
+    let size = message.data.len();
+    if size > 0 && size <= COMPACT {
+        if store.capacity() < size {
+            *store = BytesMut::with_capacity(COMPACT_STORE);
+        }
+        store.extend_from_slice(&message.data);
+        message.data = store.split().freeze();
+    }
+    message
+}
+
 /// What a turn with one output of the engine leads to.
 enum Turn {
     Go,
@@ -357,6 +366,7 @@ impl Runtime {
     /// Takes everything that the engine has to tell.
     pub(super) fn drain(&mut self, key: CoreKey) {
         let mut queued = std::mem::take(&mut self.scratch.messages);
+        let mut store = std::mem::take(&mut self.scratch.store);
         let mut turn = Turn::Go;
         let now = self.now;
         if let Some(core) = self.cores.get_mut(key) {
@@ -364,7 +374,7 @@ impl Runtime {
             while let Some(output) = core.engine.poll_output() {
                 // The usual case by the short way.
                 if let Output::Message(message) = output {
-                    core.deliver(message, &mut queued);
+                    core.deliver(message, &mut queued, &mut store);
                     continue;
                 }
                 turn = core.output(now, output);
@@ -372,10 +382,11 @@ impl Runtime {
                     break;
                 }
             }
-            core.queue(&mut queued);
+            core.queue(&mut queued, &mut store);
         }
         queued.clear();
         self.scratch.messages = queued;
+        self.scratch.store = store;
         match turn {
             Turn::Go => {}
             Turn::WireFailed(error) => {
@@ -455,6 +466,7 @@ impl Runtime {
         }
         if core.engine.poll_timeout().is_some_and(|at| at <= now) {
             core.engine.handle_timeout(now);
+            core.rest();
             // Its word goes first: the dialing below may give up at the same moment.
             self.drain(key);
         }

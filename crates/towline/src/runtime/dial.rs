@@ -12,7 +12,7 @@ use towline_proto::session::{Session, SessionId};
 
 use crate::address::Address;
 use crate::connection::{Addresses, Shared};
-use crate::engine::{Engine, session_config};
+use crate::engine::Engine;
 use crate::error::{ConnectError, Ended, WireError, display_peer};
 use crate::handler::{Event, Redialing};
 
@@ -141,7 +141,7 @@ impl Runtime {
         let session = dialing.addresses.first().is_some_and(|address| address.wire().has_session());
         let engine = match session {
             true => {
-                let config = Arc::new(session_config(options));
+                let config = shared.config.session();
                 let id = SessionId(random_bytes());
                 Engine::Session(Box::new(Session::client(config, id, self.now)))
             }
@@ -538,7 +538,7 @@ impl Runtime {
         let Origin::Dialed(dialing) = &mut core.origin else { return };
         // Looking through all links is worth it only while there is a race.
         let racing: usize = dialing.active.iter().map(|attempt| attempt.running).sum();
-        dialing.active.clear();
+        dialing.active = Vec::new();
         if racing <= usize::from(but.is_some()) {
             return;
         }

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use slab::Slab;
 use socket2::Socket;
 use towline_io::{Completion, Driver, Event, SocketId};
@@ -82,6 +82,8 @@ struct Scratch {
     plaintext: Vec<Bytes>,
     wire: Vec<Bytes>,
     messages: Vec<Arrived>,
+    /// Where small messages are copied to; see `core::compact`.
+    store: BytesMut,
     commands: Vec<Command>,
     scheduled: Vec<Arc<Shared>>,
 }
