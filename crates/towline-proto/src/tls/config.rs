@@ -260,7 +260,6 @@ impl Config {
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols.clone_from(&self.alpn);
-        config.enable_secret_extraction = true;
         if !self.resumption {
             config.resumption = rustls::client::Resumption::disabled();
         }
@@ -287,7 +286,6 @@ impl Config {
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(identity.clone())));
         config.alpn_protocols.clone_from(&self.alpn);
-        config.enable_secret_extraction = true;
         if !self.resumption {
             config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
             config.send_tls13_tickets = 0;

@@ -221,17 +221,6 @@ pub(super) fn misbehaved(reason: impl Into<String>) -> Error {
     Error::PeerMisbehaved { reason: reason.into() }
 }
 
-/// The alert that tells the peer (RFC 8446 section 6.2), for errors found behind the handshake.
-pub(super) fn alert_for(error: &Error) -> Option<AlertDescription> {
-    match error {
-        Error::BadRecord => Some(AlertDescription::BadRecordMac),
-        Error::PeerMisbehaved { .. } => Some(AlertDescription::UnexpectedMessage),
-        Error::HandshakeTooLarge { .. } => Some(AlertDescription::DecodeError),
-        Error::Failed { .. } => Some(AlertDescription::InternalError),
-        _ => None,
-    }
-}
-
 pub(super) fn alert_received(description: AlertDescription) -> Error {
     match description {
         AlertDescription::CertificateRequired => Error::ClientCertificateRequired,
@@ -260,6 +249,9 @@ fn hint(description: AlertDescription) -> &'static str {
         }
         AlertDescription::ProtocolVersion => ": it has no TLS version in common with this side",
         AlertDescription::HandshakeFailure => ": it found no parameters in common with this side",
+        AlertDescription::AccessDenied => {
+            ": it has no certificate for what it was asked, or requires an application protocol (ALPN)"
+        }
         AlertDescription::UnrecognisedName => ": it does not know the server name",
         AlertDescription::BadRecordMac => ": the stream was damaged on its way",
         _ => "",
@@ -274,6 +266,10 @@ pub(super) fn from_records(error: &rustls::Error) -> Error {
         rustls::Error::PeerMisbehaved(reason) => misbehaved(format!("{reason:?}")),
         rustls::Error::InvalidMessage(reason) => {
             misbehaved(format!("malformed message, {reason:?}"))
+        }
+        rustls::Error::InappropriateMessage { .. }
+        | rustls::Error::InappropriateHandshakeMessage { .. } => {
+            misbehaved(format!("message out of place, {error}"))
         }
         rustls::Error::PeerSentOversizedRecord => misbehaved("it sent a record over the limit"),
         error => failed(error.to_string()),

@@ -1,16 +1,16 @@
 //! One TLS connection.
 
 use super::config::Limits;
+use super::connection::{Connection, MAX_RECORD, Opened, Step};
 use super::error::{self, Context};
-use super::record::{HEADER_LEN, MAX_PLAINTEXT, Outbox, Received, Records, record_len};
+use super::outbox::Outbox;
 use super::state::Agreed;
 use super::{ClientConfig, Error, ServerConfig, TlsState, Version};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::{ClientHello, ResolvesServerCert, UnbufferedServerConnection};
 use rustls::sign::CertifiedKey;
-use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
-use rustls::{AlertDescription, CommonState, HandshakeKind, ProtocolVersion};
+use rustls::{CommonState, HandshakeKind, ProtocolVersion};
 use rustls_pki_types::ServerName;
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
@@ -66,49 +66,39 @@ pub struct Stream {
 }
 
 enum Phase {
-    /// rustls has the connection: the handshake, and all of TLS 1.2.
-    Rustls(Box<Buffered>),
-    /// TLS 1.3 after the handshake.
-    Records(Box<Records>),
+    Running(Box<Connection>),
     Failed(Error),
-}
-
-/// A rustls connection and what it has not consumed.
-struct Buffered {
-    connection: Connection,
-    input: BytesMut,
-}
-
-enum Connection {
-    Client(UnbufferedClientConnection),
-    Server(UnbufferedServerConnection),
 }
 
 enum ServerNameSeen {
     Client(String),
-    Server(Arc<OnceLock<String>>),
+    Server(Arc<Asked>),
 }
 
-/// What rustls wants next.
-enum Step {
-    Again,
-    Blocked,
-    Writable,
-    PeerClosed,
-    Closed,
+/// What a client asked a server for, where nothing else of rustls tells.
+#[derive(Debug, Default)]
+struct Asked {
+    name: OnceLock<String>,
+    /// No application protocol, where one is required.
+    no_alpn: OnceLock<()>,
 }
 
-/// Notes the name that a client asks for on its way to the one certificate there is: rustls tells nobody else.
+/// Notes what a client asks for on its way to the one certificate there is, which is refused without a protocol that is required.
 #[derive(Debug)]
-struct NoteServerName {
+struct NoteAsked {
     identity: Arc<CertifiedKey>,
-    seen: Arc<OnceLock<String>>,
+    require_alpn: bool,
+    asked: Arc<Asked>,
 }
 
-impl ResolvesServerCert for NoteServerName {
+impl ResolvesServerCert for NoteAsked {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         if let Some(name) = hello.server_name() {
-            let _ = self.seen.set(name.to_owned());
+            let _ = self.asked.name.set(name.to_owned());
+        }
+        if self.require_alpn && hello.alpn().is_none() {
+            let _ = self.asked.no_alpn.set(());
+            return None;
         }
         Some(self.identity.clone())
     }
@@ -131,8 +121,8 @@ impl Stream {
             Some(server_name),
         );
         let name = ServerNameSeen::Client(server_name.to_owned());
-        let mut stream = Self::new(Connection::Client(connection), context, config.limits, name);
-        stream.advance(&mut Vec::new())?;
+        let mut stream = Self::new(connection.into(), context, config.limits, name);
+        stream.advance(&mut Opened::new(0))?;
         Ok(stream)
     }
 
@@ -141,19 +131,18 @@ impl Stream {
     /// # Errors
     /// [`Error::Failed`] when the provider cannot begin one.
     pub fn server(config: &ServerConfig) -> Result<Self, Error> {
-        let seen = Arc::new(OnceLock::new());
+        let asked = Arc::new(Asked::default());
         let mut own = rustls::ServerConfig::clone(&config.rustls);
-        own.cert_resolver =
-            Arc::new(NoteServerName { identity: config.identity.clone(), seen: seen.clone() });
+        own.cert_resolver = Arc::new(NoteAsked {
+            identity: config.identity.clone(),
+            require_alpn: config.limits.require_alpn,
+            asked: asked.clone(),
+        });
         let connection = UnbufferedServerConnection::new(Arc::new(own))
             .map_err(|error| error::failed(error.to_string()))?;
         let context = Context::new(&config.rustls.alpn_protocols, config.limits.legacy_tls12, None);
-        Ok(Self::new(
-            Connection::Server(connection),
-            context,
-            config.limits,
-            ServerNameSeen::Server(seen),
-        ))
+        let name = ServerNameSeen::Server(asked);
+        Ok(Self::new(connection.into(), context, config.limits, name))
     }
 
     fn new(
@@ -163,7 +152,7 @@ impl Stream {
         server_name: ServerNameSeen,
     ) -> Self {
         Self {
-            phase: Phase::Rustls(Box::new(Buffered { connection, input: BytesMut::new() })),
+            phase: Phase::Running(Box::new(connection)),
             outbox: Outbox::default(),
             events: VecDeque::new(),
             state: None,
@@ -178,13 +167,13 @@ impl Stream {
 
     /// Ciphertext from the wire, in any chunking; plaintext is appended to `out`.
     ///
-    /// A TLS 1.3 record that is whole in `input` is decrypted in place, and its plaintext is a slice of `input`; of one that straddles inputs the
-    /// parts are put together first. What comes behind the peer's `close_notify` is dropped.
+    /// Whole records are decrypted in place, and the plaintext of all of them is one [`Bytes`]; of a record that straddles inputs the parts are put
+    /// together first. What comes behind the peer's `close_notify` is dropped.
     ///
     /// # Errors
     /// The connection is over, and says the same to every later input: transmit what [`poll_transmit`](Self::poll_transmit) still has
     /// (the alert that tells the peer), then close the wire.
-    pub fn handle_input(&mut self, input: BytesMut, out: &mut Vec<Bytes>) -> Result<(), Error> {
+    pub fn handle_input(&mut self, mut input: BytesMut, out: &mut Vec<Bytes>) -> Result<(), Error> {
         if input.is_empty() || self.peer_closed {
             return Ok(());
         }
@@ -195,17 +184,24 @@ impl Stream {
                 return Err(self.fail(Error::NotTls));
             }
         }
-        match &mut self.phase {
-            Phase::Rustls(buffered) => {
-                buffered.append(input);
-                self.advance(out)
+        let kept = match &self.phase {
+            Phase::Running(connection) => connection.buffered(),
+            Phase::Failed(error) => return Err(error.clone()),
+        };
+        let mut opened = Opened::new(input.len().saturating_add(kept));
+        let mut result = Ok(());
+        while result.is_ok() && !input.is_empty() && !self.peer_closed {
+            if let Phase::Running(connection) = &mut self.phase {
+                connection.append(&mut input);
             }
-            Phase::Records(records) => {
-                let received = records.open(input, out);
-                self.received(received)
-            }
-            Phase::Failed(error) => Err(error.clone()),
+            result = self.advance(&mut opened);
         }
+        if let Phase::Running(connection) = &mut self.phase {
+            connection.settle();
+        }
+        // What came before a bad record is good.
+        out.extend(opened.take());
+        result
     }
 
     /// The wire's end of stream.
@@ -223,8 +219,8 @@ impl Stream {
 
     /// Encrypts `plaintext` as one run of bytes, into as few records as hold it, for [`poll_transmit`](Self::poll_transmit).
     ///
-    /// Hand over all there is at once, up to a few hundred KiB: a record costs 22 bytes and an allocation however little is in it, and a MiB of them
-    /// freed at once makes the allocator give pages back to the system that the next batch faults in again.
+    /// Hand over all there is at once: a record costs 22 bytes however little is in it. Pieces smaller than a record are copied together once more.
+    /// Ciphertext comes in buffers of at most 256 KiB.
     ///
     /// # Errors
     /// [`Error::NotWritable`] before the handshake is done or after [`close`](Self::close); the failure of before, if any.
@@ -236,8 +232,7 @@ impl Stream {
             return Err(Error::NotWritable { reason: "the TLS handshake is not done yet" });
         }
         match &mut self.phase {
-            Phase::Rustls(buffered) => buffered.seal(plaintext, &mut self.outbox),
-            Phase::Records(records) => records.seal(plaintext, &mut self.outbox),
+            Phase::Running(connection) => connection.seal(plaintext, &mut self.outbox),
             Phase::Failed(error) => Err(error.clone()),
         }
     }
@@ -245,17 +240,10 @@ impl Stream {
     /// Whether [`poll_transmit`](Self::poll_transmit) has anything.
     pub fn wants_write(&self) -> bool {
         !self.outbox.is_empty()
-            || matches!(&self.phase, Phase::Records(records) if records.wants_write() && !self.closed)
     }
 
     /// Appends all ciphertext that is ready to `out`; how many bytes. Call it after every other call.
     pub fn poll_transmit(&mut self, out: &mut Vec<Bytes>) -> usize {
-        if let Phase::Records(records) = &mut self.phase
-            && !self.closed
-            && let Err(error) = records.flush_updates(&mut self.outbox)
-        {
-            self.fail(error);
-        }
         self.outbox.take(out)
     }
 
@@ -283,10 +271,7 @@ impl Stream {
         let result = match &mut self.phase {
             // Nothing was sent that could be taken for whole.
             _ if self.state.is_none() => Ok(()),
-            Phase::Rustls(buffered) => buffered.close(&mut self.outbox),
-            Phase::Records(records) => {
-                records.alert(AlertDescription::CloseNotify, &mut self.outbox)
-            }
+            Phase::Running(connection) => connection.close(&mut self.outbox),
             Phase::Failed(_) => Ok(()),
         };
         if let Err(error) = result {
@@ -306,33 +291,6 @@ impl Stream {
         self.outbox.acked(ciphertext)
     }
 
-    #[cfg(test)]
-    pub(super) fn records(&mut self) -> Option<&mut Records> {
-        match &mut self.phase {
-            Phase::Records(records) => Some(records),
-            _ => None,
-        }
-    }
-
-    fn received(&mut self, received: Result<Received, Error>) -> Result<(), Error> {
-        match received {
-            Ok(Received::More) => Ok(()),
-            Ok(Received::Closed) => {
-                self.on_peer_closed();
-                Ok(())
-            }
-            Err(error) => {
-                if let (Phase::Records(records), Some(description)) =
-                    (&mut self.phase, error::alert_for(&error))
-                {
-                    // Nothing more can be told to a peer when this fails too.
-                    let _ = records.alert(description, &mut self.outbox);
-                }
-                Err(self.fail(error))
-            }
-        }
-    }
-
     fn on_peer_closed(&mut self) {
         self.peer_closed = true;
         self.events.push_back(Event::PeerClosed);
@@ -347,97 +305,64 @@ impl Stream {
     }
 
     /// Lets rustls work until it is blocked.
-    fn advance(&mut self, out: &mut Vec<Bytes>) -> Result<(), Error> {
+    fn advance(&mut self, opened: &mut Opened) -> Result<(), Error> {
         loop {
-            let Phase::Rustls(buffered) = &mut self.phase else { return Ok(()) };
-            match buffered.step(&mut self.outbox, out) {
-                Ok(Step::Again) => {
-                    // Application data may follow in the same input; the event comes first.
-                    self.on_progress()?;
+            let Phase::Running(connection) = &mut self.phase else { return Ok(()) };
+            let step = match connection.step(&mut self.outbox, opened) {
+                Ok(step) => step,
+                Err(error) => {
+                    connection.flush(&mut self.outbox);
+                    let error = self.explain(error);
+                    return Err(self.fail(error));
                 }
-                Ok(Step::PeerClosed) => {
-                    self.on_progress()?;
+            };
+            if let Err(error) = self.on_progress() {
+                // What was said under conditions that are not ours.
+                *opened = Opened::new(0);
+                return Err(self.fail(error));
+            }
+            match step {
+                Step::Again => {}
+                Step::Blocked => break,
+                Step::PeerClosed => {
                     self.on_peer_closed();
                     return Ok(());
                 }
-                Ok(Step::Blocked | Step::Writable | Step::Closed) => break,
-                Err(error) => {
-                    buffered.flush(&mut self.outbox);
-                    let error = self.context.explain(error);
-                    return Err(self.fail(error));
-                }
             }
         }
-        self.on_progress()?;
-        let Phase::Rustls(buffered) = &self.phase else { return Ok(()) };
-        if buffered.input.len() > self.limits.max_handshake_bytes {
-            return Err(
-                self.fail(Error::HandshakeTooLarge { max: self.limits.max_handshake_bytes })
-            );
+        let Phase::Running(connection) = &self.phase else { return Ok(()) };
+        let max = self.limits.max_handshake_bytes;
+        // Behind the handshake a begun record of data may be there besides.
+        let data = if self.is_handshaking() { 0 } else { MAX_RECORD };
+        if connection.buffered() > max.saturating_add(data) {
+            return Err(self.fail(Error::HandshakeTooLarge { max }));
         }
-        self.take_over(out)
+        Ok(())
     }
 
     /// Notices that the handshake is done.
     fn on_progress(&mut self) -> Result<(), Error> {
-        let Phase::Rustls(buffered) = &self.phase else { return Ok(()) };
-        let common = buffered.common();
+        let Phase::Running(connection) = &self.phase else { return Ok(()) };
+        let common = connection.common();
         if self.state.is_some() || common.is_handshaking() {
             return Ok(());
         }
         let state = agreed(common, &self.server_name)?;
         if self.limits.require_alpn && state.alpn().is_none() {
-            let error = self.context.no_alpn();
-            self.take_over(&mut Vec::new())?;
-            if let Phase::Records(records) = &mut self.phase {
-                let _ = records.alert(AlertDescription::NoApplicationProtocol, &mut self.outbox);
-            }
-            return Err(self.fail(error));
+            return Err(self.context.no_alpn());
         }
         self.events.push_back(Event::HandshakeDone(state.clone()));
         self.state = Some(state);
         Ok(())
     }
 
-    /// Moves a TLS 1.3 connection from rustls to our own record layer.
-    fn take_over(&mut self, out: &mut Vec<Bytes>) -> Result<(), Error> {
-        let Phase::Rustls(buffered) = &self.phase else { return Ok(()) };
-        // While a whole record is left in the buffer, it is part of a handshake message whose rest has not come: rustls must see it first.
-        let whole_left =
-            record_len(&buffered.input).is_some_and(|length| length <= buffered.input.len());
-        if buffered.common().is_handshaking()
-            || buffered.common().protocol_version() != Some(ProtocolVersion::TLSv1_3)
-            || whole_left
-        {
-            return Ok(());
-        }
-        let taken = Phase::Failed(error::failed("the connection is being taken over"));
-        let Phase::Rustls(buffered) = std::mem::replace(&mut self.phase, taken) else {
-            return Ok(());
-        };
-        let Buffered { connection, input } = *buffered;
-        let records = match connection {
-            Connection::Client(client) => client
-                .dangerous_into_kernel_connection()
-                .map_err(|error| error::from_records(&error))
-                .and_then(|(secrets, kernel)| Records::client(secrets, kernel)),
-            Connection::Server(server) => server
-                .dangerous_into_kernel_connection()
-                .map_err(|error| error::from_records(&error))
-                .and_then(|(secrets, kernel)| Records::server(secrets, kernel)),
-        };
-        match records {
-            Ok(records) => self.phase = Phase::Records(Box::new(records)),
-            Err(error) => {
-                self.phase = Phase::Failed(error.clone());
-                return Err(error);
+    fn explain(&self, error: rustls::Error) -> Error {
+        match &self.server_name {
+            ServerNameSeen::Server(asked) if asked.no_alpn.get().is_some() => {
+                self.context.no_alpn()
             }
+            _ => self.context.explain(error),
         }
-        if let Phase::Records(records) = &mut self.phase {
-            let received = records.open(input, out);
-            self.received(received)?;
-        }
-        Ok(())
     }
 }
 
@@ -449,142 +374,6 @@ impl std::fmt::Debug for Stream {
             .field("closed", &self.closed)
             .finish_non_exhaustive()
     }
-}
-
-impl Buffered {
-    fn common(&self) -> &CommonState {
-        match &self.connection {
-            Connection::Client(client) => client,
-            Connection::Server(server) => server,
-        }
-    }
-
-    fn append(&mut self, input: BytesMut) {
-        if self.input.is_empty() {
-            self.input = input;
-        } else {
-            self.input.extend_from_slice(&input);
-        }
-    }
-
-    fn step(&mut self, outbox: &mut Outbox, out: &mut Vec<Bytes>) -> Result<Step, rustls::Error> {
-        let (discard, step) = match &mut self.connection {
-            Connection::Client(client) => {
-                step(client.process_tls_records(&mut self.input), outbox, out)
-            }
-            Connection::Server(server) => {
-                step(server.process_tls_records(&mut self.input), outbox, out)
-            }
-        };
-        self.input.advance(discard.min(self.input.len()));
-        step
-    }
-
-    /// Takes out what rustls still has to say after a failure: the alert. It must not look at its input again.
-    fn flush(&mut self, outbox: &mut Outbox) {
-        while self.common().wants_write() && self.step(outbox, &mut Vec::new()).is_ok() {}
-    }
-
-    fn seal(&mut self, plaintext: &[Bytes], outbox: &mut Outbox) -> Result<(), Error> {
-        for chunk in plaintext.iter().flat_map(|bytes| bytes.chunks(MAX_PLAINTEXT)) {
-            self.write(Some(chunk), outbox)?;
-        }
-        Ok(())
-    }
-
-    fn close(&mut self, outbox: &mut Outbox) -> Result<(), Error> {
-        self.write(None, outbox)
-    }
-
-    /// One record by rustls: data, or `None` for `close_notify`.
-    fn write(&mut self, data: Option<&[u8]>, outbox: &mut Outbox) -> Result<(), Error> {
-        let plaintext = data.map_or(0, <[u8]>::len);
-        // TLS 1.2 adds at most 5 bytes of header, 8 of nonce and 16 of tag; TLS 1.3 adds 22.
-        let mut buffer = vec![0; plaintext + HEADER_LEN + 64];
-        // The input goes along although nothing new is in it: rustls may remember places in it.
-        let (discard, written) = match &mut self.connection {
-            Connection::Client(client) => {
-                write(client.process_tls_records(&mut self.input), data, &mut buffer)
-            }
-            Connection::Server(server) => {
-                write(server.process_tls_records(&mut self.input), data, &mut buffer)
-            }
-        };
-        self.input.advance(discard.min(self.input.len()));
-        buffer.truncate(written?);
-        outbox.push(buffer.into(), plaintext);
-        Ok(())
-    }
-}
-
-fn write<D>(
-    status: UnbufferedStatus<'_, '_, D>,
-    data: Option<&[u8]>,
-    buffer: &mut [u8],
-) -> (usize, Result<usize, Error>) {
-    let written = match status.state {
-        Ok(ConnectionState::WriteTraffic(mut traffic)) => match data {
-            Some(data) => traffic.encrypt(data, buffer),
-            None => traffic.queue_close_notify(buffer),
-        }
-        .map_err(|error| error::failed(error.to_string())),
-        Ok(_) => Err(Error::NotWritable { reason: "the TLS connection is closed or not ready" }),
-        Err(error) => Err(error::from_records(&error)),
-    };
-    (status.discard, written)
-}
-
-/// Handles one state of rustls; how many input bytes are done with, and what is next.
-fn step<D>(
-    status: UnbufferedStatus<'_, '_, D>,
-    outbox: &mut Outbox,
-    out: &mut Vec<Bytes>,
-) -> (usize, Result<Step, rustls::Error>) {
-    let mut discard = status.discard;
-    let step = match status.state {
-        Ok(ConnectionState::EncodeTlsData(mut data)) => {
-            let mut buffer = match data.encode(&mut []) {
-                Err(EncodeError::InsufficientSize(needed)) => vec![0; needed.required_size],
-                Ok(_) | Err(EncodeError::AlreadyEncoded) => Vec::new(),
-            };
-            match data.encode(&mut buffer) {
-                Ok(written) => {
-                    buffer.truncate(written);
-                    outbox.push(buffer.into(), 0);
-                    Ok(Step::Again)
-                }
-                Err(error) => Err(rustls::Error::General(error.to_string())),
-            }
-        }
-        Ok(ConnectionState::TransmitTlsData(data)) => {
-            data.done();
-            Ok(Step::Again)
-        }
-        Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-            let mut result = Ok(Step::Again);
-            while let Some(record) = traffic.next_record() {
-                match record {
-                    Ok(record) => {
-                        discard += record.discard;
-                        out.push(Bytes::copy_from_slice(record.payload));
-                    }
-                    Err(error) => {
-                        result = Err(error);
-                        break;
-                    }
-                }
-            }
-            result
-        }
-        Ok(ConnectionState::BlockedHandshake) => Ok(Step::Blocked),
-        Ok(ConnectionState::WriteTraffic(_)) => Ok(Step::Writable),
-        Ok(ConnectionState::PeerClosed) => Ok(Step::PeerClosed),
-        Ok(ConnectionState::Closed) => Ok(Step::Closed),
-        // Early data is never offered or accepted.
-        Ok(_) => Err(rustls::Error::General("an unexpected state of the TLS library".to_owned())),
-        Err(error) => Err(error),
-    };
-    (discard, step)
 }
 
 fn agreed(common: &CommonState, name: &ServerNameSeen) -> Result<TlsState, Error> {
@@ -602,7 +391,7 @@ fn agreed(common: &CommonState, name: &ServerNameSeen) -> Result<TlsState, Error
         resumed: common.handshake_kind() == Some(HandshakeKind::Resumed),
         server_name: match name {
             ServerNameSeen::Client(name) => Some(name.clone()),
-            ServerNameSeen::Server(seen) => seen.get().cloned(),
+            ServerNameSeen::Server(asked) => asked.name.get().cloned(),
         },
     }))
 }
