@@ -16,8 +16,8 @@ const HEADER_LEN: usize = 5;
 const MAX_PLAINTEXT: usize = 1 << 14;
 /// Largest record that rustls takes, header included.
 pub(super) const MAX_RECORD: usize = HEADER_LEN + MAX_PLAINTEXT + 2048;
-/// What a record adds to its plaintext, at most: 29 bytes in TLS 1.2 and 22 in TLS 1.3, which may also put two key updates in front.
-const OVERHEAD: usize = 128;
+/// What TLS 1.3 adds to the plaintext of a record: header, type and tag. rustls says when it wants more, for TLS 1.2 or a key update in front.
+const OVERHEAD: usize = HEADER_LEN + 1 + 16;
 
 /// A rustls connection of either role, and what it has not consumed.
 ///
@@ -57,7 +57,9 @@ impl Opened {
 
     fn push(&mut self, plaintext: &[u8]) {
         if self.plaintext.is_empty() {
-            self.plaintext.reserve(self.ciphertext);
+            let more = self.ciphertext.saturating_sub(plaintext.len());
+            // Exact when there is but one record.
+            self.plaintext.reserve(plaintext.len() + if more > 2 * OVERHEAD { more } else { 0 });
         }
         self.plaintext.extend_from_slice(plaintext);
     }
@@ -215,7 +217,7 @@ fn seal<D>(
     outbox: &mut Outbox,
 ) -> Result<(), Error> {
     let total: usize = plaintext.iter().map(Bytes::len).sum();
-    outbox.reserve(total.saturating_add(OVERHEAD * (1 + total / MAX_PLAINTEXT)));
+    outbox.reserve(total.saturating_add(OVERHEAD * total.div_ceil(MAX_PLAINTEXT)));
     let mut record = |data: &[u8]| {
         outbox.write(data.len() + OVERHEAD, data.len(), |buffer| traffic.encrypt(data, buffer))
     };

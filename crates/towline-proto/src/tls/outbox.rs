@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use rustls::unbuffered::{EncryptError, InsufficientSizeError};
 use std::collections::VecDeque;
 
-/// Where one buffer ends and the next begins: larger ones, once freed, make the allocator give pages back that the next batch faults in again.
+/// Where one buffer ends and the next begins: a buffer is held until its last byte is sent.
 const PORTION: usize = 256 << 10;
 
 /// Ciphertext to be sent, gathered into few buffers, and which plaintext each byte of it carried.
