@@ -667,7 +667,7 @@ impl Run {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "a failing run shows its seed")]
+#[allow(clippy::print_stdout, reason = "a failing run shows its seed")]
 fn random_cuts_lose_and_repeat_only_what_the_policy_says() {
     let now = Instant::now();
     let seeds = std::env::var("TOWLINE_SEED")

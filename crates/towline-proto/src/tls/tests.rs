@@ -1146,7 +1146,7 @@ fn system_roots_trust_nobody_of_ours() {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "a failing run shows its seed")]
+#[allow(clippy::print_stdout, reason = "a failing run shows its seed")]
 fn random_traffic_arrives_as_it_was_sent() {
     let (ca, leaf) = ca_and_server();
     let (client, server) = (trusting(&ca).client().unwrap(), leaf.config().server().unwrap());
