@@ -173,6 +173,12 @@ fn random_cuts_under_tls_lose_and_repeat_nothing() {
     cut_at_random("tls");
 }
 
+#[test]
+fn random_cuts_under_websocket_lose_and_repeat_nothing() {
+    cut_at_random("ws");
+    cut_at_random("wss");
+}
+
 fn cut_at_random(scheme: &str) {
     everywhere(|side| {
         let mut random = Random::from_env(2);
@@ -200,6 +206,12 @@ fn a_session_comes_back_to_its_thread_over_another_thread_and_another_listener()
 #[test]
 fn a_session_under_tls_comes_back_to_its_thread_over_another_thread() {
     move_between_threads("tls");
+}
+
+#[test]
+fn a_session_over_websocket_comes_back_to_its_thread_over_another_thread() {
+    move_between_threads("ws");
+    move_between_threads("wss");
 }
 
 fn move_between_threads(scheme: &str) {
