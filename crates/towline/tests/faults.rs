@@ -112,7 +112,7 @@ fn cut_everywhere(scheme: &str) {
                     },
                     ..Plan::default()
                 });
-                exchange(&bench.client, &bench.server, &mut random, 60, 100_000);
+                exchange(&bench.client, &bench.server, &mut random, 30, 60_000);
                 // Small talk until the last offset has been cut at.
                 while bench.proxy.cuts() <= offsets.len() {
                     exchange(&bench.client, &bench.server, &mut random, 4, 1000);
@@ -189,7 +189,7 @@ fn cut_at_random(scheme: &str) {
             let how = if planner.below(2) == 0 { Cut::Fin } else { Cut::Reset };
             Plan { cut: Some((way, 200 + planner.below(1 << 20) as usize, how)), ..Plan::default() }
         });
-        exchange(&bench.client, &bench.server, &mut random, 500, 3 << 20);
+        exchange(&bench.client, &bench.server, &mut random, 250, 3 << 20);
         let stats = bench.client.stats();
         println!("{} wires, {} cuts, {stats:?}", bench.proxy.accepted(), bench.proxy.cuts());
         assert!(bench.proxy.cuts() > 5, "the wires were cut");
