@@ -1,5 +1,6 @@
 //! Configuration: built once, checked when built, shared by everything that is made from it.
 
+#[cfg(feature = "tls")]
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +64,7 @@ pub(crate) struct Plain {
     pub(crate) ftcp_resend: Resend,
     pub(crate) tcp_keep_alive: Option<Duration>,
     pub(crate) tcp_user_timeout: Option<Duration>,
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "a name to verify needs TLS"))]
     pub(crate) server_name: Option<Box<str>>,
 }
 

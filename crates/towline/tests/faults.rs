@@ -112,7 +112,7 @@ fn cut_everywhere(scheme: &str) {
                     },
                     ..Plan::default()
                 });
-                exchange(&bench.client, &bench.server, &mut random, 60, 100_000);
+                exchange(&bench.client, &bench.server, &mut random, 30, 60_000);
                 // Small talk until the last offset has been cut at.
                 while bench.proxy.cuts() <= offsets.len() {
                     exchange(&bench.client, &bench.server, &mut random, 4, 1000);
@@ -173,6 +173,12 @@ fn random_cuts_under_tls_lose_and_repeat_nothing() {
     cut_at_random("tls");
 }
 
+#[test]
+fn random_cuts_under_websocket_lose_and_repeat_nothing() {
+    cut_at_random("ws");
+    cut_at_random("wss");
+}
+
 fn cut_at_random(scheme: &str) {
     everywhere(|side| {
         let mut random = Random::from_env(2);
@@ -183,7 +189,7 @@ fn cut_at_random(scheme: &str) {
             let how = if planner.below(2) == 0 { Cut::Fin } else { Cut::Reset };
             Plan { cut: Some((way, 200 + planner.below(1 << 20) as usize, how)), ..Plan::default() }
         });
-        exchange(&bench.client, &bench.server, &mut random, 500, 3 << 20);
+        exchange(&bench.client, &bench.server, &mut random, 250, 3 << 20);
         let stats = bench.client.stats();
         println!("{} wires, {} cuts, {stats:?}", bench.proxy.accepted(), bench.proxy.cuts());
         assert!(bench.proxy.cuts() > 5, "the wires were cut");
@@ -200,6 +206,12 @@ fn a_session_comes_back_to_its_thread_over_another_thread_and_another_listener()
 #[test]
 fn a_session_under_tls_comes_back_to_its_thread_over_another_thread() {
     move_between_threads("tls");
+}
+
+#[test]
+fn a_session_over_websocket_comes_back_to_its_thread_over_another_thread() {
+    move_between_threads("ws");
+    move_between_threads("wss");
 }
 
 fn move_between_threads(scheme: &str) {

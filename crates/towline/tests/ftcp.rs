@@ -1,4 +1,5 @@
 //! The ftcp wires, with and without TLS: ftcp's behaviour over real sockets.
+#![allow(clippy::print_stdout, reason = "figures are for people")]
 
 #![allow(
     clippy::print_stdout,
@@ -137,10 +138,9 @@ fn a_reader_that_does_not_read_stops_the_peer_and_a_full_queue_says_so() {
             let config =
                 identified().receive_window(512 << 10).ftcp_queue_depth(10).build().unwrap();
             let (client, server, _contexts) = pair(side, scheme, &config);
-            let reader = server.reader_with({
-                let mut options = towline::ReaderOptions::default();
-                options.limit = 100_000;
-                options
+            let reader = server.reader_with(towline::ReaderOptions {
+                limit: 100_000,
+                ..towline::ReaderOptions::default()
             });
             let data = vec![3; 60_000];
             let mut sent = 0;
@@ -319,15 +319,12 @@ fn who_is_not_trusted_and_who_does_not_speak_tls_are_told_apart() {
             matches!(&error, towline::ConnectError::Wire { error: WireError::Tls(_), .. }),
             "{error:?}"
         );
-        println!("{error}");
         // TLS to a plain listener, and the other way round.
         let url = format!("tls://{}", plain.local_address());
         let error = endpoint.connect_blocking(url).unwrap_err();
-        println!("{error}");
         assert!(matches!(error, towline::ConnectError::Wire { .. }), "{error:?}");
         let url = format!("tcp://{}", listener.local_address());
         let error = endpoint.connect_blocking(url).unwrap_err();
-        println!("{error}");
         assert!(matches!(error, towline::ConnectError::Wire { .. }), "{error:?}");
         // And the listeners go on.
         endpoint.connect_blocking(listener.url()).unwrap();

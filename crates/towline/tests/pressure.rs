@@ -1,17 +1,11 @@
 //! Back-pressure in bytes and messages, and the deadlines of waiting calls.
 
-#![allow(
-    clippy::print_stdout,
-    clippy::field_reassign_with_default,
-    reason = "tests print what repeats them"
-)]
-
 mod common;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::{PATIENCE, Pair, Side, block_on, each_driver, eventually, everywhere, ms, quick};
 use towline::{Connection, Handler, Lane, Message, RecvError, SendError, TrySendError};
@@ -104,8 +98,7 @@ fn waiting_senders_go_on_when_there_is_room_and_a_dropped_one_sends_nothing() {
         let pair = stalled(side, 1 << 20);
         let message = Message::new(vec![7; 1000]);
         let filled = fill(&pair.client, &message);
-        // One waits and is dropped.
-        let dropped = Box::pin(pair.client.send("never"));
+        // One waits and goes on, others wait and are dropped.
         let mut context = Context::from_waker(Waker::noop());
         let big = Message::new(vec![1; 100_000]);
         let mut waiting = Box::pin(pair.client.send(big));
@@ -146,7 +139,6 @@ fn waiting_senders_go_on_when_there_is_room_and_a_dropped_one_sends_nothing() {
         let sizes = reader.join().unwrap();
         let expected = [(1000, filled), (5000, 800), (100_000, 1)];
         assert_eq!(sizes.into_iter().collect::<Vec<_>>(), expected);
-        drop(dropped);
         pair.client.flush_blocking().unwrap();
         assert!(pair.server.try_recv().unwrap().is_none());
     });
@@ -354,6 +346,5 @@ fn write_deadlines_end_waiting_senders_and_can_be_lifted() {
             assert!(got < 10_000);
         }
         waiting.join().unwrap().unwrap();
-        assert!(Duration::ZERO < PATIENCE);
     });
 }

@@ -14,10 +14,7 @@ use common::{PATIENCE, Side, each_driver, eventually, in_time, quick};
 use towline::{Connection, Handler, Message, Overflow, Reader, ReaderOptions, RecvError};
 
 fn options(limit: usize, overflow: Overflow) -> ReaderOptions {
-    let mut options = ReaderOptions::default();
-    options.limit = limit;
-    options.overflow = overflow;
-    options
+    ReaderOptions { limit, overflow }
 }
 
 fn number(message: &Message) -> u32 {

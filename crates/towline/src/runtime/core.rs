@@ -792,7 +792,7 @@ impl Core {
     }
 
     /// Tells everybody who waits that it is over, and takes back what never reached the engine.
-    fn finish(
+    pub(super) fn finish(
         &mut self,
         now: Instant,
         ended: &Ended,

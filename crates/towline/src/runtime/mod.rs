@@ -31,6 +31,7 @@ use towline_io::{Completion, Driver, Event, SocketId};
 
 use crate::connection::{Addresses, NO_SLOT, Shared};
 use crate::context::Thread;
+use crate::error::Ended;
 use crate::handler::Handler;
 use crate::listener::ListenerShared;
 use crate::reader::Arrived;
@@ -299,5 +300,24 @@ impl Runtime {
 
     fn socket_of(&self, key: LinkKey) -> Option<SocketId> {
         self.links.get(key.0).map(|link| link.socket)
+    }
+}
+
+/// A fault of this crate must not leave anyone waiting: should the loop ever panic, its connections end.
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        tracing::error!(thread = self.thread.index, "an I/O thread panicked: its connections end");
+        self.thread.stop();
+        for (_, listener) in &self.listeners {
+            listener.shared.end();
+        }
+        let now = self.now;
+        for (_, core) in &mut self.cores {
+            let finish = || core.finish(now, &Ended::Stopped, Vec::new());
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(finish)).ok();
+        }
     }
 }
