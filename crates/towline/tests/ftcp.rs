@@ -1,11 +1,6 @@
 //! The ftcp wires, with and without TLS: ftcp's behaviour over real sockets.
 #![allow(clippy::print_stdout, reason = "figures are for people")]
-
-#![allow(
-    clippy::print_stdout,
-    clippy::field_reassign_with_default,
-    reason = "tests print what repeats them"
-)]
+#![allow(clippy::field_reassign_with_default)]
 
 mod common;
 

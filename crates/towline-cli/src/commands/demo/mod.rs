@@ -376,10 +376,10 @@ fn report(rows: &[Row], load: &Load, seed: u64) -> String {
     let refused: Duration = rows.iter().map(|row| row.refused_for).sum();
     format!(
         "{}\n\
-        A file of {} crossed each wire in numbered messages, on tcp and tls with {} messages the other way meanwhile, while\n\
+        A file of {} crossed each wire in numbered messages, on all but ftcp with {} messages the other way meanwhile, while\n\
         the link below was cut {cuts} times by resets and closes at arbitrary bytes and refused connections for {} in all;\n\
         a result is good only if the SHA-256 is the same and every number came in order, once.\n\
-        A session (tcp, tls) sees to that by itself, whereas ftcp has no acknowledgements: there every message is answered,\n\
+        A session (tcp, tls, ws, wss) sees to that by itself, whereas ftcp has no acknowledgements: there every message is answered,\n\
         what is unanswered is sent again after a cut, and the receiving program drops repeats by their numbers.\n\n\
         --seed {seed} repeats this run.",
         text::table(&table),
