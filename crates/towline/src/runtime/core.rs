@@ -31,6 +31,9 @@ use super::{CoreKey, Runtime, Timed};
 /// cannot overtake there, do not wait long.
 const IN_DRIVER: usize = 512 << 10;
 
+/// The same for an encrypted wire.
+const IN_DRIVER_SEALED: usize = 128 << 10;
+
 /// Received messages up to this size are copied out of the receive buffer when they go to a queue, where they may stay.
 const COMPACT: usize = 4 << 10;
 
@@ -404,10 +407,12 @@ impl Runtime {
         let Some(link_key) = core.link else { return };
         let Some(link) = self.links.get(link_key.0) else { return };
         let queued = self.driver.queued(link.socket);
-        if queued >= IN_DRIVER || (!core.up && matches!(core.engine, Engine::Ftcp { .. })) {
+        // Encrypted bytes are new memory: little at a time is used again while it is warm.
+        let most = if link.state.is_some() { IN_DRIVER_SEALED } else { IN_DRIVER };
+        if queued >= most || (!core.up && matches!(core.engine, Engine::Ftcp { .. })) {
             return;
         }
-        let room = IN_DRIVER - queued;
+        let room = most - queued;
         let sent = core.engine.poll_transmit(now, room, &mut self.scratch.plaintext);
         core.counts.bytes_sent += sent as u64;
         if sent == 0 {
