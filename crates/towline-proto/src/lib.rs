@@ -5,6 +5,8 @@
 //! `poll_event` until it returns `None`, then `poll_transmit`, then read `poll_timeout`: nothing else has to
 //! be remembered, and no call may be left out.
 
+#[cfg(feature = "bats")]
+pub mod bats;
 pub mod frame;
 #[cfg(feature = "quic")]
 pub mod quic;

@@ -1,0 +1,3 @@
+//! BATS: coded transport over one hop or many, with relays that recode.
+
+pub mod hop;
