@@ -6,10 +6,11 @@ mod support;
 use support::{Build, Compiler, Language, headers};
 
 /// The test programs, each with the checks that it is run under.
-const PROGRAMS: [(&str, Language); 3] = [
+const PROGRAMS: [(&str, Language); 4] = [
     ("towline_messages.c", Language::C11),
     ("towline_misuse.c", Language::C11),
     ("towline_cpp.cc", Language::Cpp17),
+    ("socket_iocp_test.c", Language::C11),
 ];
 
 #[test]
@@ -30,6 +31,17 @@ fn programs_run() {
     for (program, language) in PROGRAMS {
         Build::new(program, language).run();
     }
+}
+
+#[test]
+fn sync_sends_allocate_nothing() {
+    Build::new("socket_iocp_allocations.c", Language::C11).run();
+}
+
+#[test]
+fn completion_sockets_run_over_epoll_too() {
+    let program = Build::new("socket_iocp_test.c", Language::C11).build();
+    support::ok(std::process::Command::new(program).env("TOWLINE_DRIVER", "epoll"));
 }
 
 #[test]
