@@ -50,6 +50,11 @@ impl<S: AsRef<[u8]>> HeldBatch<S> {
         }
     }
 
+    /// The size of the batch.
+    pub fn size(&self) -> BatchSize {
+        self.size
+    }
+
     /// How many independent packets are held: at most M.
     pub fn rank(&self) -> usize {
         self.basis.rank()
@@ -259,7 +264,8 @@ mod tests {
             for (j, symbol) in (0..).zip(&originals) {
                 assert!(is_padded(receiver.column(j).unwrap(), symbol), "seed {seed}, column {j}");
             }
-            let mut recovered: Vec<u16> = std::iter::from_fn(|| receiver.poll_recovered()).collect();
+            let mut recovered: Vec<u16> =
+                std::iter::from_fn(|| receiver.poll_recovered()).collect();
             recovered.sort_unstable();
             assert!(recovered.into_iter().eq(0..columns as u16), "seed {seed}");
         }
