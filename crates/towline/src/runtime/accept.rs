@@ -18,6 +18,7 @@ use crate::error::WireError;
 use crate::listener::ListenerShared;
 use crate::tls::TlsState;
 
+use super::carrier::Carrier;
 use super::core::{Core, Origin};
 use super::dial::prepare;
 use super::link::{Link, LinkKey, Owner};
@@ -153,7 +154,7 @@ impl Runtime {
         };
         let owner =
             Owner::Accepting { listener: Arc::clone(&listener), handshake: Handshake::new() };
-        let mut link = Link::new(id, owner);
+        let mut link = Link::new(Carrier::Socket(id), owner);
         (link.local, link.peer, link.deadline) = (Some(local), Some(peer), Some(deadline));
         #[cfg(feature = "websocket")]
         {
@@ -324,7 +325,10 @@ impl Runtime {
             self.turn_away(key, &Refusal { code, reason: reason.to_owned() });
             return None;
         }
-        if let Some(socket) = self.socket_of(key).and_then(|id| self.driver.socket(id)) {
+        let carrier = self.links.get(key.0).map(|link| link.carrier);
+        if let Some(Carrier::Socket(id)) = carrier
+            && let Some(socket) = self.driver.socket(id)
+        {
             prepare(&socket, engine.is_ftcp(), &shared).ok();
         }
         let origin = Origin::Accepted { listener: Arc::clone(listener), session, offered: false };
@@ -367,7 +371,8 @@ impl Runtime {
         resume.push(left_over);
         link.owner = Owner::Leaving(Some(Box::new(resume)));
         link.deadline = None;
-        self.driver.detach(link.socket);
+        let carrier = link.carrier;
+        self.carrier_detach(carrier);
     }
 
     /// Sends a wire on to its session's thread.
@@ -384,7 +389,7 @@ impl Runtime {
         let entry = self.links.vacant_entry();
         let key = LinkKey(entry.key());
         let Ok(id) = self.driver.attach(socket, key.0 as u64) else { return };
-        let mut link = Link::new(id, Owner::Lingering);
+        let mut link = Link::new(Carrier::Socket(id), Owner::Lingering);
         (link.local, link.peer, link.state) = (resume.local, resume.peer, resume.state);
         #[cfg(feature = "tls")]
         {

@@ -27,7 +27,7 @@ use super::dial::Dialing;
 use super::link::{LinkKey, Owner};
 use super::{CoreKey, Runtime, Timed};
 
-/// Bytes that may wait in the driver for one socket: enough to keep it busy, few enough that urgent messages, which
+/// Bytes that may wait in one carrier's queue: enough to keep it busy, few enough that urgent messages, which
 /// cannot overtake there, do not wait long.
 const IN_DRIVER: usize = 512 << 10;
 
@@ -403,10 +403,10 @@ impl Runtime {
 
     fn transmit(&mut self, key: CoreKey) {
         let now = self.now;
-        let Some(core) = self.cores.get_mut(key) else { return };
-        let Some(link_key) = core.link else { return };
+        let Some(link_key) = self.cores.get(key).and_then(|core| core.link) else { return };
         let Some(link) = self.links.get(link_key.0) else { return };
-        let queued = self.driver.queued(link.socket);
+        let queued = self.carrier_queued(link.carrier);
+        let Some(core) = self.cores.get_mut(key) else { return };
         // Encrypted bytes are new memory: little at a time is used again while it is warm.
         let most = if link.state.is_some() { IN_DRIVER_SEALED } else { IN_DRIVER };
         if queued >= most || (!core.up && matches!(core.engine, Engine::Ftcp { .. })) {
@@ -441,8 +441,7 @@ impl Runtime {
         if state.receiving {
             return;
         }
-        let plain = state.is_plain();
-        let direct = match plain {
+        let direct = match state.takes_direct() {
             true => core.engine.direct().map(|direct| (direct.buffer, direct.want)),
             false => None,
         };
@@ -839,15 +838,20 @@ impl Runtime {
         }
         let wait = core.counts.transport_wait;
         let due = *core.counts.transport_due.get_or_insert(now + wait) <= now;
-        let Some(link) = core.link.and_then(|link| self.links.get_mut(link.0)) else { return };
+        let Some(link_key) = core.link else { return };
         if !due && !last {
             return;
         }
         core.counts.transport_wait = (wait * 2).min(TRANSPORT_POLL);
         core.counts.transport_due = Some(now + core.counts.transport_wait);
-        let Some(socket) = self.driver.socket(link.socket) else { return };
-        if let Some(total) = towline_io::tcp_acknowledged(&socket) {
-            engine.handle_transport_acked(now, link.plaintext_acked(total));
+        let Some(carrier) = self.links.get(link_key.0).map(|link| link.carrier) else { return };
+        let Some(total) = self.carrier_acknowledged(carrier) else { return };
+        let Some(link) = self.links.get_mut(link_key.0) else { return };
+        let total = link.plaintext_acked(total);
+        if let Some(core) = self.cores.get_mut(key)
+            && let Engine::Ftcp { engine, .. } = &mut core.engine
+        {
+            engine.handle_transport_acked(now, total);
         }
     }
 

@@ -16,6 +16,7 @@ use crate::engine::Engine;
 use crate::error::{ConnectError, Ended, WireError, display_peer};
 use crate::handler::{Event, Redialing};
 
+use super::carrier::Carrier;
 use super::core::{Core, Origin};
 use super::link::{Link, LinkKey, Owner};
 use super::{CoreKey, Dial, Runtime, Timed, resolve};
@@ -293,7 +294,7 @@ impl Runtime {
         let entry = self.links.vacant_entry();
         let link_key = LinkKey(entry.key());
         let id = self.driver.connect(socket, &to.into(), link_key.0 as u64)?;
-        let mut link = Link::new(id, Owner::Dial { core: key, address: index });
+        let mut link = Link::new(Carrier::Socket(id), Owner::Dial { core: key, address: index });
         let deadline = self.now + timeout;
         link.peer = Some(to);
         link.deadline = Some(deadline);
@@ -302,14 +303,18 @@ impl Runtime {
         Ok(())
     }
 
-    /// A socket is connected, or not.
+    /// A carrier is open, or failed to.
     pub(super) fn connected(&mut self, link_key: LinkKey, result: std::io::Result<()>) {
         if let Err(error) = result {
             return self.link_failed(link_key, error.into());
         }
         let Some(link) = self.links.get_mut(link_key.0) else { return };
-        link.local = self.driver.local_addr(link.socket);
         let Owner::Dial { core, address } = link.owner else { return };
+        let carrier = link.carrier;
+        let local = self.carrier_local(carrier);
+        if let Some(link) = self.links.get_mut(link_key.0) {
+            link.local = local;
+        }
         #[cfg(feature = "websocket")]
         match self.begin_tunnel(link_key, core, address) {
             Ok(true) => return self.receive(link_key, None),

@@ -4,12 +4,13 @@
 //! and serves every connection that anything happened to. Everything here is owned by one thread; the only meeting
 //! places with others are [`Thread`]'s queue and the locks in [`Shared`].
 //!
-//! - [`link`]: one socket, perhaps with TLS, and to whom it belongs at the moment;
+//! - [`carrier`]: what brings bytes, such as a socket; [`link`]: one of these, perhaps with TLS, and to whom it belongs at the moment;
 //! - [`core`]: a connection: its engine, its handler, its present link;
 //! - [`dial`]: how a connection gets a link; [`accept`]: how a link gets a connection.
 
 mod accept;
 mod alarms;
+mod carrier;
 mod core;
 mod dial;
 mod link;
@@ -27,7 +28,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use slab::Slab;
 use socket2::Socket;
-use towline_io::{Completion, Driver, Event, SocketId};
+use towline_io::{Completion, Driver, Event};
 
 use crate::connection::{Addresses, NO_SLOT, Shared};
 use crate::context::Thread;
@@ -37,6 +38,7 @@ use crate::listener::ListenerShared;
 use crate::reader::Arrived;
 
 use self::accept::{ListenerCore, Resume};
+use self::carrier::Carrier;
 use self::core::Core;
 use self::link::{Link, LinkKey};
 
@@ -208,7 +210,8 @@ impl Runtime {
             return self.accepted((tag & !LISTENER) as usize, event);
         }
         let key = LinkKey(tag as usize);
-        if self.links.get(key.0).is_none_or(|link| link.socket != socket) {
+        let carrier = Carrier::Socket(socket);
+        if self.links.get(key.0).is_none_or(|link| link.carrier != carrier) {
             return self.discard(event);
         }
         match event {
@@ -296,10 +299,6 @@ impl Runtime {
             Command::Listen { listener, .. } => listener.end(),
             _ => {}
         }
-    }
-
-    fn socket_of(&self, key: LinkKey) -> Option<SocketId> {
-        self.links.get(key.0).map(|link| link.socket)
     }
 }
 

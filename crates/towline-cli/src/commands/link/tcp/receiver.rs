@@ -1,5 +1,6 @@
 //! The receiving half of an emulated TCP: puts the stream in order and acknowledges.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -88,8 +89,8 @@ impl Receiver {
             {
                 first.remove();
             }
-        } else if !self.early.contains_key(&offset) {
-            self.early.insert(offset, Early { data, last });
+        } else if let Entry::Vacant(place) = self.early.entry(offset) {
+            place.insert(Early { data, last });
             self.extend(offset, end);
         }
         self.unacknowledged += 1;
