@@ -42,7 +42,7 @@ fn desk(framing: Framing, wire: &str, config: ConfigBuilder, threads: usize) -> 
     let sockets = Arc::new(InProcess::new(framing));
     let config = config.named_socket_factory("local", Arc::clone(&sockets) as _);
     let (context, endpoint) = endpoint(config, threads);
-    let listener = endpoint.listen(&format!("local+{wire}://desk")).unwrap();
+    let listener = endpoint.listen(format!("local+{wire}://desk")).unwrap();
     sockets.register("desk", listener.attacher());
     Desk { sockets, _context: context, endpoint, listener }
 }
