@@ -15,6 +15,8 @@ mod message;
 mod request;
 mod stats;
 
+pub(crate) use message::payload;
+
 /// Kinds of handles, each with a number of its own in the whole library.
 pub(crate) mod kind {
     pub(crate) const CONTEXT: usize = 1;
