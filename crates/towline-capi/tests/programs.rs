@@ -6,11 +6,12 @@ mod support;
 use support::{Build, Compiler, Language, headers};
 
 /// The test programs, each with the checks that it is run under.
-const PROGRAMS: [(&str, Language); 4] = [
+const PROGRAMS: [(&str, Language); 5] = [
     ("towline_messages.c", Language::C11),
     ("towline_misuse.c", Language::C11),
     ("towline_cpp.cc", Language::Cpp17),
     ("socket_iocp_test.c", Language::C11),
+    ("c4socket_test.c", Language::C11),
 ];
 
 #[test]

@@ -162,12 +162,18 @@ pub unsafe extern "C" fn bats_config_set_local_addr(
     local_addr: *const c_char,
 ) -> bats_error_t {
     // SAFETY: the caller's promise.
-    unsafe { set_text(config, "bats_config_set_local_addr", local_addr, |settings| &mut settings.local_addr) }
+    unsafe {
+        set_text(config, "bats_config_set_local_addr", local_addr, |settings| {
+            &mut settings.local_addr
+        })
+    }
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn bats_config_set_local_port(config: usize, local_port: c_int) -> bats_error_t {
-    set_port(config, "bats_config_set_local_port", local_port, 0, |settings| &mut settings.local_port)
+    set_port(config, "bats_config_set_local_port", local_port, 0, |settings| {
+        &mut settings.local_port
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -205,7 +211,9 @@ pub unsafe extern "C" fn bats_config_cert_file(
     cert_file: *const c_char,
 ) -> bats_error_t {
     // SAFETY: the caller's promise.
-    unsafe { set_text(config, "bats_config_cert_file", cert_file, |settings| &mut settings.cert_file) }
+    unsafe {
+        set_text(config, "bats_config_cert_file", cert_file, |settings| &mut settings.cert_file)
+    }
 }
 
 #[unsafe(no_mangle)]

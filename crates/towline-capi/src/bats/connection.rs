@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::JoinHandle;
 
 use towline_core::{
-    ConnectError, Connecting, Connection, Endpoint, Ended, Event, Handler, SendError, TrySendError,
+    ConnectError, Connecting, Connection, Ended, Endpoint, Event, Handler, SendError, TrySendError,
     WireError,
 };
 
@@ -136,7 +136,9 @@ impl Conn {
         *lock(&self.connecting) = Some(connecting);
         // What is refused at once, such as an address, had no dial and tells nobody.
         match self.poll() {
-            Some(Err(error)) if self.fail(&error) => Err(Failure::new(code::TOWLINE_ERROR_CONNECT, error)),
+            Some(Err(error)) if self.fail(&error) => {
+                Err(Failure::new(code::TOWLINE_ERROR_CONNECT, error))
+            }
             _ => Ok(()),
         }
     }
@@ -153,7 +155,11 @@ impl Conn {
         Some(match result {
             Ok(_) => Ok(()),
             // A dial tells the handler of its end, which is here before or after this.
-            Err(error @ (ConnectError::Wire { .. } | ConnectError::Rejected { .. } | ConnectError::Closed)) => {
+            Err(
+                error @ (ConnectError::Wire { .. }
+                | ConnectError::Rejected { .. }
+                | ConnectError::Closed),
+            ) => {
                 tracing::debug!(%error, "a connection was not made");
                 Ok(())
             }
@@ -240,7 +246,9 @@ impl Conn {
         if self.closed.load(Ordering::Acquire) {
             return Err(Failure::new(code::TOWLINE_ERROR_ENDED, "the connection is closed"));
         }
-        let not_yet = || Failure::new(code::TOWLINE_ERROR_NOT_CONNECTED, "the connection is not established yet");
+        let not_yet = || {
+            Failure::new(code::TOWLINE_ERROR_NOT_CONNECTED, "the connection is not established yet")
+        };
         let connection = self.connection.get().ok_or_else(not_yet)?;
         match connection.try_send(payload(data)) {
             Ok(_) => Ok(()),
@@ -248,7 +256,9 @@ impl Conn {
                 self.tell(event::BUFFER_FULL, &[]);
                 Err(Failure::new(code::TOWLINE_ERROR_FULL, "the buffer is full"))
             }
-            Err(TrySendError::Failed { error: error @ SendError::Ended(_), .. }) => Err(error.into()),
+            Err(TrySendError::Failed { error: error @ SendError::Ended(_), .. }) => {
+                Err(error.into())
+            }
             Err(error) => {
                 self.tell(event::SEND_DATA_ERROR, &[]);
                 Err(error.into())
@@ -261,8 +271,11 @@ impl Conn {
         let Some(connection) = self.connection.get() else { return Ok(()) };
         let mut piece = vec![0; self.mode.ideal_buffer_length()];
         loop {
-            let length = read_full(&mut file, &mut piece).map_err(|error| format!("{name}: {error}"))?;
-            let Some(read) = piece.get(..length).filter(|read| !read.is_empty()) else { return Ok(()) };
+            let length =
+                read_full(&mut file, &mut piece).map_err(|error| format!("{name}: {error}"))?;
+            let Some(read) = piece.get(..length).filter(|read| !read.is_empty()) else {
+                return Ok(());
+            };
             match connection.send_blocking(payload(read)) {
                 Ok(_) => {}
                 // The end of the connection is an event of its own.
@@ -358,15 +371,16 @@ pub unsafe extern "C" fn bats_connection_send_file(
         if !conn.mode.is_reliable() {
             return Err(Failure::invalid("files are sent in BRTP and BRCTP only"));
         }
-        let not_yet = || Failure::new(code::TOWLINE_ERROR_NOT_CONNECTED, "the connection is not established yet");
+        let not_yet = || {
+            Failure::new(code::TOWLINE_ERROR_NOT_CONNECTED, "the connection is not established yet")
+        };
         conn.connection.get().ok_or_else(not_yet)?;
         let opened = File::open(&name).and_then(|file| match file.metadata()?.is_file() {
             true => Ok(file),
             false => Err(std::io::Error::other("this is no file")),
         });
-        let file = opened.map_err(|error| {
-            Failure::new(code::TOWLINE_ERROR_FILE, format!("{name}: {error}"))
-        })?;
+        let file = opened
+            .map_err(|error| Failure::new(code::TOWLINE_ERROR_FILE, format!("{name}: {error}")))?;
         let sender = Arc::clone(&conn);
         let thread = std::thread::Builder::new().name("towline-file".to_owned()).spawn(move || {
             if let Err(error) = sender.send_file(file, &name) {
@@ -458,7 +472,9 @@ pub unsafe extern "C" fn bats_connection_get_addresses(
 ) -> bats_error_t {
     checked("bats_connection_get_addresses", || {
         let conn = get(conn)?;
-        let not_yet = || Failure::new(code::TOWLINE_ERROR_NOT_CONNECTED, "the connection is not established yet");
+        let not_yet = || {
+            Failure::new(code::TOWLINE_ERROR_NOT_CONNECTED, "the connection is not established yet")
+        };
         let connection = conn.connection.get().ok_or_else(not_yet)?;
         // SAFETY: the caller's promise.
         unsafe {

@@ -21,7 +21,10 @@ pub(super) struct Held {
 static CONTEXTS: Table<Held> = Table::new(kind::CONTEXT, "BATS context");
 
 /// Does something with a context that lives.
-pub(super) fn with<T>(held: &Held, action: impl FnOnce(&Context) -> Result<T, Failure>) -> Result<T, Failure> {
+pub(super) fn with<T>(
+    held: &Held,
+    action: impl FnOnce(&Context) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let context = held.context.read().unwrap_or_else(PoisonError::into_inner);
     let gone = || Failure::new(code::TOWLINE_ERROR_ENDED, "the BATS context was destroyed");
     action(context.as_ref().ok_or_else(gone)?)

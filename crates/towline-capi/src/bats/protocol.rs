@@ -13,8 +13,7 @@ use crate::entry::{Failure, code, text};
 use crate::gate::{Gate, User};
 use crate::handle::Table;
 
-pub type ListenFunction =
-    unsafe extern "C" fn(conn: usize, event: c_int, user_data: *mut c_void);
+pub type ListenFunction = unsafe extern "C" fn(conn: usize, event: c_int, user_data: *mut c_void);
 
 const LISTEN_NEW_CONNECTION: c_int = 1;
 const LISTEN_FAILED: c_int = 2;
@@ -82,9 +81,13 @@ impl Protocol {
             .map(Arc::clone);
         if let Some(conn) = same {
             conn.tell(event::ALREADY_CONNECTED, &[]);
-            return Err(Failure::new(code::TOWLINE_ERROR_CONNECT, "this connection is there already"));
+            return Err(Failure::new(
+                code::TOWLINE_ERROR_CONNECT,
+                "this connection is there already",
+            ));
         }
-        let conn = Conn::new(Arc::downgrade(self), self.settings.mode, Some(url.clone()), Some(callback))?;
+        let conn =
+            Conn::new(Arc::downgrade(self), self.settings.mode, Some(url.clone()), Some(callback))?;
         self.keep(&conn);
         let dialed = transport::client(&self.settings).and_then(|config| self.endpoint(&config));
         match dialed {
@@ -128,7 +131,8 @@ impl Protocol {
 /// Shows a connection that came in to the application.
 fn admit(door: &Door, protocol: &Weak<Protocol>, connection: &Connection) -> Forward {
     let made = protocol.upgrade().and_then(|protocol| {
-        let conn = Conn::new(Weak::clone(&Arc::downgrade(&protocol)), protocol.settings.mode, None, None);
+        let conn =
+            Conn::new(Weak::clone(&Arc::downgrade(&protocol)), protocol.settings.mode, None, None);
         conn.ok().map(|conn| (protocol, conn))
     });
     let Some((protocol, conn)) = made else {
@@ -145,7 +149,9 @@ fn admit(door: &Door, protocol: &Weak<Protocol>, connection: &Connection) -> For
         return Forward::nobody();
     }
     if !conn.has_callback() {
-        tracing::error!("a connection came in and its listen callback set no connection callback: its events are lost");
+        tracing::error!(
+            "a connection came in and its listen callback set no connection callback: its events are lost"
+        );
     }
     Forward::to(conn)
 }

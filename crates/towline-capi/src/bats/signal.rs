@@ -38,12 +38,13 @@ impl Watch {
         let nobody = nobody_wants()?;
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         let handle = signals.handle();
-        let thread = std::thread::Builder::new().name("towline-signals".to_owned()).spawn(move || {
-            for signal in signals.forever() {
-                // SAFETY: the application promised a function of this type.
-                timed(|| unsafe { callback(signal) });
-            }
-        })?;
+        let thread =
+            std::thread::Builder::new().name("towline-signals".to_owned()).spawn(move || {
+                for signal in signals.forever() {
+                    // SAFETY: the application promised a function of this type.
+                    timed(|| unsafe { callback(signal) });
+                }
+            })?;
         WANTED.fetch_add(1, Ordering::SeqCst);
         nobody.store(false, Ordering::SeqCst);
         Ok(Watch { handle, thread: Some(thread) })

@@ -123,7 +123,8 @@ fn trust(builder: ConfigBuilder) -> Result<ConfigBuilder, Failure> {
         return Ok(builder.ca_file(path));
     }
     if let Ok(pin) = std::env::var("TOWLINE_PIN") {
-        let refused = |error| Failure::new(code::TOWLINE_ERROR_CONFIG, format!("TOWLINE_PIN: {error}"));
+        let refused =
+            |error| Failure::new(code::TOWLINE_ERROR_CONFIG, format!("TOWLINE_PIN: {error}"));
         return Ok(builder.pin(pin.parse::<Pin>().map_err(refused)?));
     }
     static SAID: Once = Once::new();

@@ -15,6 +15,8 @@ mod message;
 mod request;
 mod stats;
 
+pub(crate) use config::{change as change_config, set_socket_factory, towline_config};
+pub(crate) use listener::{attacher as listener_attacher, towline_listener};
 pub(crate) use message::payload;
 
 /// Kinds of handles, each with a number of its own in the whole library.

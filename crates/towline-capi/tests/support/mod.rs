@@ -135,16 +135,41 @@ pub(crate) struct Build {
     compiler: Compiler,
     sanitized: bool,
     statically: bool,
+    arguments: Vec<PathBuf>,
+    wire: Option<&'static str>,
 }
 
 impl Build {
     pub(crate) fn new(program: &str, language: Language) -> Build {
         let source = root().join("tests/capi").join(program);
-        Build { source, language, compiler: Compiler::Gnu, sanitized: false, statically: false }
+        Build {
+            source,
+            language,
+            compiler: Compiler::Gnu,
+            sanitized: false,
+            statically: false,
+            arguments: Vec::new(),
+            wire: None,
+        }
     }
 
-    pub(crate) fn of(source: PathBuf, language: Language) -> Build {
-        Build { source, ..Build::new("", language) }
+    /// What the program is run with.
+    pub(crate) fn with_arguments(mut self, arguments: [&PathBuf; 2]) -> Build {
+        self.arguments = arguments.into_iter().cloned().collect();
+        self
+    }
+
+    /// The scheme of the wire that stands in for the SDK's own.
+    pub(crate) fn over(mut self, wire: &'static str) -> Build {
+        self.wire = Some(wire);
+        self
+    }
+
+    fn complete(&self, command: &mut Command) {
+        command.args(&self.arguments);
+        if let Some(wire) = self.wire {
+            command.env("TOWLINE_BATS_WIRE", wire);
+        }
     }
 
     /// With the sanitizers, by clang, whose runtime finds more.
@@ -201,7 +226,9 @@ impl Build {
     pub(crate) fn run(&self) {
         let program = self.build();
         let options = "detect_leaks=1:detect_stack_use_after_return=1:abort_on_error=0";
-        let output = ok(Command::new(&program).env("ASAN_OPTIONS", options));
+        let mut command = Command::new(&program);
+        self.complete(&mut command);
+        let output = ok(command.env("ASAN_OPTIONS", options));
         assert!(String::from_utf8_lossy(&output.stdout).ends_with("ok\n"));
     }
 
@@ -213,7 +240,9 @@ impl Build {
         // Not "possible": the standard library keeps the main thread's own record by a pointer into its middle.
         command.args(["--show-leak-kinds=definite,indirect"]);
         command.args(["--errors-for-leak-kinds=definite,indirect"]);
-        let output = ok(command.arg(&program).env("TOWLINE_DRIVER", "epoll"));
+        command.arg(&program);
+        self.complete(&mut command);
+        let output = ok(command.env("TOWLINE_DRIVER", "epoll"));
         assert!(String::from_utf8_lossy(&output.stdout).ends_with("ok\n"));
     }
 }
