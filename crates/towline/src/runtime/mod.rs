@@ -12,8 +12,12 @@ mod accept;
 mod alarms;
 mod carrier;
 mod core;
+#[cfg(feature = "quic")]
+mod datagram;
 mod dial;
 mod link;
+#[cfg(feature = "quic")]
+mod quic;
 mod resolve;
 #[cfg(feature = "websocket")]
 mod upgrade;
@@ -42,6 +46,13 @@ use self::carrier::Carrier;
 use self::core::Core;
 use self::link::{Link, LinkKey};
 
+#[cfg(feature = "quic")]
+pub use self::datagram::PortStats;
+#[cfg(feature = "quic")]
+pub(crate) use self::datagram::bind_listeners;
+#[cfg(feature = "quic")]
+pub(crate) use self::quic::{QuicCommand, QuicDial};
+
 /// A connection's place in its thread.
 pub(crate) type CoreKey = usize;
 
@@ -68,6 +79,9 @@ pub(crate) enum Command {
     Adopt { socket: Socket, local: SocketAddr, peer: SocketAddr, listener: Arc<ListenerShared> },
     /// A session that lives here came back on a wire that another thread accepted.
     Resume(Box<Resume>),
+    /// Something about QUIC itself.
+    #[cfg(feature = "quic")]
+    Quic(QuicCommand),
     /// The context is being dropped.
     Stop,
 }
@@ -77,6 +91,10 @@ pub(crate) enum Command {
 enum Timed {
     Core(CoreKey),
     Link(LinkKey),
+    #[cfg(feature = "quic")]
+    Quic(quic::PortKey),
+    #[cfg(feature = "quic")]
+    QuicDial(quic::AppKey),
 }
 
 /// Buffers that are used again in every turn.
@@ -89,6 +107,10 @@ struct Scratch {
     store: BytesMut,
     commands: Vec<Command>,
     scheduled: Vec<Arc<Shared>>,
+    #[cfg(feature = "quic")]
+    trains: datagram::Trains,
+    #[cfg(feature = "quic")]
+    lent: datagram::Lent,
 }
 
 /// An I/O thread's state.
@@ -99,6 +121,8 @@ pub(crate) struct Runtime {
     links: Slab<Link>,
     cores: Slab<Core>,
     listeners: Slab<ListenerCore>,
+    #[cfg(feature = "quic")]
+    quic: quic::QuicThread,
     timers: BinaryHeap<Reverse<(Instant, Timed)>>,
     scratch: Scratch,
     /// The time at which this turn's completions were taken; engines see this one.
@@ -119,6 +143,8 @@ impl Runtime {
             links: Slab::new(),
             cores: Slab::new(),
             listeners: Slab::new(),
+            #[cfg(feature = "quic")]
+            quic: quic::QuicThread::default(),
             timers: BinaryHeap::new(),
             scratch: Scratch::default(),
             now: Instant::now(),
@@ -159,6 +185,8 @@ impl Runtime {
                 self.complete(completion);
             }
             self.expire_timers();
+            #[cfg(feature = "quic")]
+            self.quic_drive();
         }
         self.stop();
     }
@@ -181,6 +209,8 @@ impl Runtime {
                 self.serve(slot as CoreKey);
             }
         }
+        #[cfg(feature = "quic")]
+        self.quic_drive();
         self.scratch.commands = commands;
         self.scratch.scheduled = scheduled;
         busy
@@ -200,6 +230,8 @@ impl Runtime {
                 self.adopt(socket, local, peer, listener);
             }
             Command::Resume(resume) => self.resume(*resume),
+            #[cfg(feature = "quic")]
+            Command::Quic(command) => self.quic_command(command),
             Command::Stop => self.begin_stop(),
         }
     }
@@ -208,6 +240,10 @@ impl Runtime {
         let Completion { socket, tag, event, .. } = completion;
         if tag & LISTENER != 0 {
             return self.accepted((tag & !LISTENER) as usize, event);
+        }
+        #[cfg(feature = "quic")]
+        if tag & quic::QUIC != 0 {
+            return self.quic_completed((tag & !quic::QUIC) as usize, socket, event);
         }
         let key = LinkKey(tag as usize);
         let carrier = Carrier::Socket(socket);
@@ -244,6 +280,10 @@ impl Runtime {
             match timed {
                 Timed::Core(key) => self.core_timeout(key, at),
                 Timed::Link(key) => self.link_timeout(key, at),
+                #[cfg(feature = "quic")]
+                Timed::Quic(key) => self.quic_timeout(key, at),
+                #[cfg(feature = "quic")]
+                Timed::QuicDial(key) => self.quic_dial_timeout(key, at),
             }
         }
     }
@@ -269,11 +309,17 @@ impl Runtime {
             }
             self.stop_core(key);
         }
+        #[cfg(feature = "quic")]
+        self.quic_stop();
         self.stopping = Some(Instant::now() + longest);
     }
 
     fn is_done(&self) -> bool {
         let Some(deadline) = self.stopping else { return false };
+        #[cfg(feature = "quic")]
+        if !self.quic_is_idle() && Instant::now() < deadline {
+            return false;
+        }
         let idle =
             self.cores.is_empty() && !self.links.iter().any(|(_, link)| link.has_last_words());
         idle || Instant::now() >= deadline
@@ -287,6 +333,8 @@ impl Runtime {
         for key in keys {
             self.end_stopped(key);
         }
+        #[cfg(feature = "quic")]
+        self.quic_end();
     }
 
     /// A command that came too late.
@@ -297,6 +345,8 @@ impl Runtime {
                 self.end_stopped(key);
             }
             Command::Listen { listener, .. } => listener.end(),
+            #[cfg(feature = "quic")]
+            Command::Quic(command) => self.quic_refuse(command),
             _ => {}
         }
     }
