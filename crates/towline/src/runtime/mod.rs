@@ -15,6 +15,9 @@ mod core;
 #[cfg(feature = "quic")]
 mod datagram;
 mod dial;
+mod factory;
+#[cfg(feature = "websocket")]
+mod framed;
 mod link;
 #[cfg(feature = "quic")]
 mod quic;
@@ -40,10 +43,12 @@ use crate::error::Ended;
 use crate::handler::Handler;
 use crate::listener::ListenerShared;
 use crate::reader::Arrived;
+use crate::socket_factory::SocketShared;
 
-use self::accept::{ListenerCore, Resume};
+use self::accept::{ListenerCore, Moved, Resume};
 use self::carrier::Carrier;
 use self::core::Core;
+use self::factory::{FactoryCarrier, Stirred};
 use self::link::{Link, LinkKey};
 
 #[cfg(feature = "quic")]
@@ -69,8 +74,8 @@ pub(crate) enum Command {
     Dial(Box<Dial>),
     /// A host's addresses, as asked for by a dial.
     Resolved { shared: Arc<Shared>, address: usize, result: std::io::Result<Vec<SocketAddr>> },
-    /// Accept on this socket.
-    Listen { socket: Socket, listener: Arc<ListenerShared> },
+    /// Accept on this socket, or only what is attached.
+    Listen { socket: Option<Socket>, listener: Arc<ListenerShared> },
     /// Accept no more.
     Unlisten(Arc<ListenerShared>),
     /// A listener that was saturated may not be any more.
@@ -82,6 +87,10 @@ pub(crate) enum Command {
     /// Something about QUIC itself.
     #[cfg(feature = "quic")]
     Quic(QuicCommand),
+    /// A connection that a factory accepted, to be served by this thread.
+    Attach { socket: Arc<SocketShared>, listener: Arc<ListenerShared> },
+    /// A factory told its socket something.
+    Stirred(Arc<SocketShared>),
     /// The context is being dropped.
     Stop,
 }
@@ -95,6 +104,8 @@ enum Timed {
     Quic(quic::PortKey),
     #[cfg(feature = "quic")]
     QuicDial(quic::AppKey),
+    /// The close of a factory's socket.
+    Socket(usize),
 }
 
 /// Buffers that are used again in every turn.
@@ -123,6 +134,9 @@ pub(crate) struct Runtime {
     listeners: Slab<ListenerCore>,
     #[cfg(feature = "quic")]
     quic: quic::QuicThread,
+    sockets: Slab<FactoryCarrier>,
+    /// Carriers that have something to tell.
+    stirred: Vec<Stirred>,
     timers: BinaryHeap<Reverse<(Instant, Timed)>>,
     scratch: Scratch,
     /// The time at which this turn's completions were taken; engines see this one.
@@ -145,6 +159,8 @@ impl Runtime {
             listeners: Slab::new(),
             #[cfg(feature = "quic")]
             quic: quic::QuicThread::default(),
+            sockets: Slab::new(),
+            stirred: Vec::new(),
             timers: BinaryHeap::new(),
             scratch: Scratch::default(),
             now: Instant::now(),
@@ -157,7 +173,7 @@ impl Runtime {
         let mut completions: Vec<Completion> = Vec::new();
         let mut eager = false;
         loop {
-            let busy = self.take_commands();
+            let busy = self.take_commands() | self.stir_carriers();
             if !busy && std::mem::take(&mut eager) {
                 // Whoever sends message after message from a thread on this core would otherwise be interrupted for each
                 // of them: let it send a few more before this thread sleeps and has to be woken.
@@ -232,6 +248,8 @@ impl Runtime {
             Command::Resume(resume) => self.resume(*resume),
             #[cfg(feature = "quic")]
             Command::Quic(command) => self.quic_command(command),
+            Command::Attach { socket, listener } => self.attach_socket(socket, listener),
+            Command::Stirred(socket) => self.socket_stirred(&socket),
             Command::Stop => self.begin_stop(),
         }
     }
@@ -256,7 +274,7 @@ impl Runtime {
             Event::Received(Err(error)) => self.receive_failed(key, error.error),
             Event::Sent(Ok(_)) => self.sent(key),
             Event::Sent(Err(error)) => self.link_failed(key, error.into()),
-            Event::Detached(socket) => self.detached(key, socket),
+            Event::Detached(socket) => self.detached(key, Moved::Socket(socket)),
             Event::Closed => self.link_closed(key),
             _ => {}
         }
@@ -284,6 +302,7 @@ impl Runtime {
                 Timed::Quic(key) => self.quic_timeout(key, at),
                 #[cfg(feature = "quic")]
                 Timed::QuicDial(key) => self.quic_dial_timeout(key, at),
+                Timed::Socket(slot) => self.socket_timeout(slot),
             }
         }
     }
@@ -302,7 +321,10 @@ impl Runtime {
         }
         let keys: Vec<CoreKey> = self.cores.iter().map(|(key, _)| key).collect();
         // Connections that ended just now may still have their last words on the way, without which their peers wait.
-        let mut longest = link::LINGER;
+        let mut longest = match self.sockets.is_empty() {
+            true => link::LINGER,
+            false => crate::socket_factory::CLOSE_BUDGET,
+        };
         for key in keys {
             if let Some(core) = self.cores.get(key) {
                 longest = longest.max(core.shared.config.0.plain.close_timeout);
@@ -314,7 +336,7 @@ impl Runtime {
         self.stopping = Some(Instant::now() + longest);
     }
 
-    fn is_done(&self) -> bool {
+    fn is_done(&mut self) -> bool {
         let Some(deadline) = self.stopping else { return false };
         #[cfg(feature = "quic")]
         if !self.quic_is_idle() && Instant::now() < deadline {
@@ -322,7 +344,10 @@ impl Runtime {
         }
         let idle =
             self.cores.is_empty() && !self.links.iter().any(|(_, link)| link.has_last_words());
-        idle || Instant::now() >= deadline
+        if idle && !self.sockets.is_empty() {
+            self.close_sockets();
+        }
+        (idle && self.sockets.is_empty()) || Instant::now() >= deadline
     }
 
     fn stop(&mut self) {
@@ -335,6 +360,7 @@ impl Runtime {
         }
         #[cfg(feature = "quic")]
         self.quic_end();
+        self.dispose_sockets();
     }
 
     /// A command that came too late.
@@ -347,6 +373,10 @@ impl Runtime {
             Command::Listen { listener, .. } => listener.end(),
             #[cfg(feature = "quic")]
             Command::Quic(command) => self.quic_refuse(command),
+            Command::Attach { socket, .. } => {
+                socket.life().close();
+                socket.dispose();
+            }
             _ => {}
         }
     }
