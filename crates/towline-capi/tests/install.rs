@@ -6,16 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{ok, root, scratch};
+use support::{ok, scratch};
 
 /// Installs into a folder of its own.
 fn install() -> PathBuf {
-    support::library();
     let prefix = scratch().join(format!("prefix-{}", std::process::id()));
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["run", "--quiet", "-p", "xtask", "--", "install", "--prefix"]).arg(&prefix);
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
-    ok(cargo.arg("--debug").current_dir(root()).env("CARGO_TARGET_DIR", target));
+    ok(support::xtask(&["install", "--prefix"]).arg(&prefix).arg("--debug"));
     prefix
 }
 
@@ -53,7 +49,6 @@ fn an_installation_serves_pkg_config_and_cmake() {
         concat!("lib/libtowline.so.", env!("CARGO_PKG_VERSION")),
         "include/towline/c/towline.h",
         "include/towline/cpp/bats_protocol.h",
-        "bin/towline",
     ] {
         assert!(prefix.join(file).exists(), "{file} is missing");
     }

@@ -63,3 +63,13 @@ fn programs_are_clean_under_valgrind() {
         Build::new(program, language).run_under_valgrind();
     }
 }
+
+#[test]
+fn the_guides_program_compiles() {
+    let guide = support::root().join("docs/c.md");
+    let guide = std::fs::read_to_string(guide).expect("the guide");
+    let program = guide.split("```c\n").nth(1).and_then(|rest| rest.split("```").next());
+    let source = support::scratch().join("guide.c");
+    std::fs::write(&source, program.expect("a program")).expect("a file");
+    Build::of(source, Language::C11).build();
+}

@@ -12,6 +12,7 @@ mod event;
 mod failure;
 mod listener;
 mod message;
+mod quic;
 mod request;
 mod stats;
 
@@ -28,6 +29,10 @@ pub(crate) mod kind {
     pub(crate) const CONNECTION: usize = 5;
     pub(crate) const RECEIVED: usize = 6;
     pub(crate) const EVENTS: usize = 7;
+    // 8 to 13 are those of `socket_iocp` and `bats`.
+    pub(crate) const QUIC_LISTENER: usize = 14;
+    pub(crate) const QUIC_CONNECTION: usize = 15;
+    pub(crate) const QUIC_STREAM: usize = 16;
 }
 
 /// Writes a text where the caller wants it, with a NUL behind it.

@@ -70,15 +70,33 @@ pub(crate) fn headers() -> Vec<(PathBuf, &'static [Language])> {
     found
 }
 
+/// Where the artefacts are. Whoever builds the whole workspace says so in `TOWLINE_BUILT`; else the library is built here, with the same choice of packages
+/// as these tests, so that nothing below it is built twice.
+pub(crate) fn built() -> PathBuf {
+    if let Some(folder) = std::env::var_os("TOWLINE_BUILT") {
+        return root().join(folder);
+    }
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "-p", "towline-capi", "--lib", "--tests", "--target-dir"]);
+    ok(cargo.arg(target).current_dir(root()));
+    target.join("debug")
+}
+
+/// The project's own command, which builds nothing but itself.
+pub(crate) fn xtask(arguments: &[&str]) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
+    cargo.args(["run", "--quiet", "-p", "xtask", "--"]).args(arguments);
+    cargo.current_dir(root()).env("CARGO_TARGET_DIR", target).env("TOWLINE_BUILT", built());
+    cargo
+}
+
 /// Where the library is, built once: `libtowline.a`, and `libtowline.so` under its SONAME, too.
 pub(crate) fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "-p", "towline-capi", "--target-dir"]).arg(target);
-        ok(cargo.current_dir(root()));
-        let built = target.join("debug");
+        let built = built();
         let folder = scratch().join("lib");
         fs::create_dir_all(&folder).expect("a folder");
         let soname = format!("libtowline.so.{}", env!("CARGO_PKG_VERSION"));
@@ -151,6 +169,11 @@ impl Build {
             arguments: Vec::new(),
             wire: None,
         }
+    }
+
+    /// A program elsewhere.
+    pub(crate) fn of(source: PathBuf, language: Language) -> Build {
+        Build { source, ..Build::new("", language) }
     }
 
     /// What the program is run with.
