@@ -4,9 +4,12 @@
 //! neighbour through the trait [`Hop`](hop::Hop) only. `docs/bats.md` specifies what they say to one another.
 
 mod control;
+mod flight;
 pub mod flow;
 mod geometry;
 pub mod hop;
+mod outbox;
+mod parts;
 pub mod wire;
 
 #[cfg(test)]
