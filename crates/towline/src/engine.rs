@@ -119,6 +119,14 @@ impl Outgoing {
         }
     }
 
+    /// Whether those who were refused should try again.
+    pub(crate) fn is_low(&self) -> bool {
+        match self {
+            Outgoing::Session(queue) => queue.is_low(),
+            _ => self.has_room(),
+        }
+    }
+
     /// How much was ever accepted: what a flush that begins now waits for.
     pub(crate) fn accepted(&self) -> Progress {
         match self {
@@ -385,6 +393,13 @@ impl Engine {
         }
     }
 
+    /// Asks for acknowledgements where they wait for a number of octets, which the limits of this end may not reach.
+    pub(crate) fn hurry_for_room(&mut self) {
+        if let Engine::Session(session) = self {
+            session.request_acknowledgement();
+        }
+    }
+
     /// How much the peer has for good: see [`Outgoing::accepted`].
     pub(crate) fn acknowledged(&self) -> Progress {
         match self {
@@ -511,7 +526,7 @@ pub(crate) fn session_config(options: &Plain) -> session::Config {
         max_message: options.max_message,
         window: options.receive_window,
         ack_delay: options.ack_delay,
-        ack_bytes: (128 << 10).min(options.receive_window / 4),
+        ack_bytes: (512 << 10).min(options.receive_window / 8),
         keep_alive: Some(options.keep_alive),
         ping_timeout: options.silence_limit.saturating_sub(options.keep_alive),
         handshake_timeout: options.connect_timeout,

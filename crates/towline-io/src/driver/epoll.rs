@@ -138,9 +138,10 @@ impl Epoll {
         let mut pooled = core.pool.take();
         let mut room = pooled.capacity();
         let direct = recv.direct.as_mut().map(|direct| (direct, recv.want));
-        room += direct
-            .as_ref()
-            .map_or(0, |(direct, want)| (direct.capacity() - direct.len()).min(*want));
+        if let Some((direct, want)) = &direct {
+            let want = (direct.capacity() - direct.len()).min(*want);
+            room = want + sys::room_beyond(room);
+        }
         core.stats.system_calls += 1;
         let result = match sys::receive(fd, direct, &mut pooled) {
             Ok((direct_len, pooled_len)) => {

@@ -247,8 +247,8 @@ impl Driver {
     }
 
     /// Receives once: up to `want` bytes (at most the spare capacity) straight behind the contents of `buffer`,
-    /// and what comes beyond that, in the same system call, into a pooled buffer. The buffer comes back with the
-    /// completion. For large messages whose length is known. On [`IssueError`] the buffer is dropped.
+    /// and what comes beyond that, in the same system call, into a pooled buffer, of which only 4 KiB
+    /// are offered. The buffer comes back with the completion. For large messages whose length is known. On [`IssueError`] the buffer is dropped.
     pub fn recv_into(
         &mut self,
         id: SocketId,

@@ -263,7 +263,7 @@ impl Uring {
         recv.want = recv.want.min(spare.len());
         frame.iovecs[0] = libc::iovec { iov_base: spare.as_mut_ptr().cast(), iov_len: recv.want };
         let room = frame.pooled.spare_capacity_mut();
-        let (base, length) = (room.as_mut_ptr(), room.len());
+        let (base, length) = (room.as_mut_ptr(), sys::room_beyond(room.len()));
         frame.iovecs[1] = libc::iovec { iov_base: base.cast(), iov_len: length };
         frame.header.msg_iov = frame.iovecs.as_mut_ptr();
         frame.header.msg_iovlen = 2;

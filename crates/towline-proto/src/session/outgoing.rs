@@ -140,6 +140,14 @@ impl Outgoing {
                 || load.bytes + len > self.limits.max_bytes)
     }
 
+    /// Whether every lane is down to half of its limits, or empty: the time to tell those who were refused. Told for
+    /// each message that leaves, they would come back for each.
+    pub fn is_low(&self) -> bool {
+        let Limits { max_bytes, max_messages, .. } = self.limits;
+        let low = |load: &Load| load.bytes <= max_bytes / 2 && load.messages <= max_messages / 2;
+        self.load.iter().all(low)
+    }
+
     #[cold]
     fn refusal(&self, lane: Lane, len: usize) -> SendError {
         let Load { bytes, messages } = self.load[lane.index()];

@@ -75,6 +75,8 @@ pub(super) struct Core {
     pub(super) secured: Option<TlsState>,
     /// The handler panicked.
     panicked: bool,
+    /// The peer has been asked to acknowledge, for those who wait for room.
+    waited_for: bool,
     counts: Counts,
 }
 
@@ -113,6 +115,7 @@ impl Core {
             last_error: None,
             secured: None,
             panicked: false,
+            waited_for: false,
             counts: Counts::default(),
         }
     }
@@ -159,6 +162,12 @@ impl Core {
         if handled {
             self.handle(Event::Message(message));
         }
+    }
+
+    /// Takes back a buffer that the engine had lent, now so much longer.
+    pub(super) fn take_direct(&mut self, now: Instant, buffer: BytesMut, length: usize) {
+        self.counts.bytes_received += length as u64;
+        self.engine.handle_direct(now, buffer);
     }
 
     /// Calls the handler. One that panics is called no more, and its connection ends as by `abort`; this thread and its
@@ -233,10 +242,15 @@ impl Core {
         out.acknowledged = acknowledged;
         let mut writable = false;
         let mut room = Wakers::default();
-        if out.refused && out.outgoing.has_room() {
-            out.refused = false;
-            writable = true;
-            room = out.room.take();
+        if out.refused {
+            if out.outgoing.is_low() {
+                (out.refused, self.waited_for) = (false, false);
+                writable = true;
+                room = out.room.take();
+            } else if !std::mem::replace(&mut self.waited_for, true) {
+                // Somebody waits for acknowledgements, however many octets the peer would rather wait for.
+                self.engine.hurry_for_room();
+            }
         }
         let flushed = match progressed && !out.flushed.is_empty() {
             true => out.flushed.take(),
