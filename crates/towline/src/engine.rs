@@ -109,6 +109,24 @@ impl Outgoing {
         }
     }
 
+    /// Leaves automatic ids out as long as the next one is `taken`.
+    pub(crate) fn skip_ids(&mut self, taken: impl Fn(MessageId) -> bool) {
+        match self {
+            Outgoing::Session(queue) => {
+                while taken(MessageId(queue.next_id())) {
+                    queue.skip_id();
+                }
+            }
+            Outgoing::Ftcp { queue, .. } => {
+                while taken(MessageId(queue.next_id())) {
+                    queue.skip_id();
+                }
+            }
+            #[cfg(feature = "websocket")]
+            Outgoing::WebSocket(_) => {}
+        }
+    }
+
     /// Whether a small message on the normal lane would be taken.
     pub(crate) fn has_room(&self) -> bool {
         match self {

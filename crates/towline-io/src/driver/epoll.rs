@@ -310,11 +310,18 @@ impl System for Epoll {
         let Some(entry) = core.entry(id) else { return };
         match &entry.body {
             Body::Stream(stream) => {
-                if stream.connect.is_some() {
+                let connects = stream.connect.is_some();
+                let sends = !stream.send.is_empty() || stream.shutdown;
+                let receives = stream.recv.is_some() && stream.readable;
+                if connects {
                     self.connect(core, id);
                 }
-                self.send(core, id);
-                self.recv(core, id);
+                if sends || connects {
+                    self.send(core, id);
+                }
+                if receives || connects {
+                    self.recv(core, id);
+                }
             }
             Body::Listener(_) => Self::accept(core, id),
             Body::Udp(_) => {

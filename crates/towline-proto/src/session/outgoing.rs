@@ -131,6 +131,16 @@ impl Outgoing {
         Ok(id)
     }
 
+    /// The next automatic id.
+    pub fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    /// Leaves an automatic id out.
+    pub fn skip_id(&mut self) {
+        self.next_id += 1;
+    }
+
     /// Whether [`push`](Self::push) would say [`SendError::Full`] to a message of `len` octets on this lane.
     #[inline]
     pub fn is_full(&self, lane: Lane, len: usize) -> bool {

@@ -134,6 +134,11 @@ impl Link {
 
     /// Whether the engine sees the carrier's bytes as they are, and may name where they go.
     pub(super) fn takes_direct(&self) -> bool {
+        self.is_plain() && self.carrier.takes_direct()
+    }
+
+    /// Whether the owner sees the carrier's bytes as they are.
+    fn is_plain(&self) -> bool {
         #[cfg(feature = "websocket")]
         if !self.layer.is_none() {
             return false;
@@ -142,7 +147,7 @@ impl Link {
         if self.tls.is_some() {
             return false;
         }
-        self.carrier.takes_direct()
+        true
     }
 
     /// What the engine wrote, turned into what the carrier is to send.
@@ -251,6 +256,8 @@ impl Runtime {
         {
             core.take_direct(self.now, direct, received.direct_len);
         }
+        // Input for an engine ends in its being drained.
+        let drained = owner.is_some() && !received.pooled.is_empty();
         if received.pooled.is_empty() {
             self.driver.recycle_mut(received.pooled);
         } else {
@@ -259,7 +266,7 @@ impl Runtime {
         if received.end {
             self.link_ended(key);
         } else {
-            self.proceed(key);
+            self.proceed(key, drained);
         }
         // What came in may have ended the wire: its connection has been looked into, but not looked after.
         let kept = self.links.get(key.0).is_some_and(|link| matches!(link.owner, Owner::Core(_)));
@@ -274,6 +281,9 @@ impl Runtime {
         #[cfg(feature = "tls")]
         if let Some(core) = link.opens_directly() {
             return self.input_sealed(key, core, input);
+        }
+        if link.is_plain() {
+            return self.take_plain(key, input.freeze());
         }
         let mut plaintext = std::mem::take(&mut self.scratch.plaintext);
         let opened = link.open(input, &mut plaintext);
@@ -347,8 +357,8 @@ impl Runtime {
         }
     }
 
-    /// Something came in on a link: its owner goes on.
-    fn proceed(&mut self, key: LinkKey) {
+    /// Something came in on a link: its owner goes on, perhaps [`drained`](Runtime::serve_from).
+    fn proceed(&mut self, key: LinkKey, drained: bool) {
         let Some(link) = self.links.get(key.0) else { return };
         if matches!(link.owner, Owner::Leaving(_) | Owner::Closing) {
             // What TLS still has to say, such as tickets, goes with it to the other thread.
@@ -361,7 +371,7 @@ impl Runtime {
         }
         let Some(link) = self.links.get(key.0) else { return };
         match link.owner {
-            Owner::Core(core) => self.serve(core),
+            Owner::Core(core) => self.serve_from(core, drained),
             Owner::Dial { core, address } if secured => self.dial_secured(key, core, address),
             Owner::Accepting { .. } if secured => self.accept_secured(key),
             Owner::Dial { .. } | Owner::Accepting { .. } | Owner::Lingering => {
