@@ -473,7 +473,7 @@ impl Handler for Slow {
 fn close_returns_when_the_last_event_has_been_told() {
     each_driver(|side| {
         let pair = side.pair(&config());
-        let url = pair.listener.url();
+        let url = pair.listener.as_ref().unwrap().url();
         for _ in 0..20 {
             let told = Arc::default();
             let connecting = pair.client_endpoint.connect_with(url.clone(), Slow(Arc::clone(&told)));
@@ -488,16 +488,17 @@ fn close_returns_when_the_last_event_has_been_told() {
 fn a_context_does_not_wait_for_sessions_that_are_down_with_nothing_to_say() {
     each_driver(|side| {
         // Longer than the test may take.
-        let config = quick().close_timeout(ms(3_600_000)).redial_window(ms(3_600_000)).build().unwrap();
+        let config = quick().close_timeout(ms(600_000)).redial_window(ms(600_000)).build().unwrap();
         let (server_context, server_endpoint) = side.endpoint(&config);
         let (client_context, client_endpoint) = side.endpoint(&config);
         let listener = server_endpoint.listen("tcp://127.0.0.1:0").unwrap();
-        let proxy = Proxy::start(listener.local_address());
+        let mut proxy = Proxy::new(&listener.url());
         let client = client_endpoint.connect_blocking(proxy.url("tcp")).unwrap();
         let server = listener.accept_blocking().unwrap();
         // One of them has something for a peer that cannot come back any more.
         server.send_blocking("for nobody").unwrap();
-        proxy.refuse();
+        proxy.outage();
+        proxy.cut(Cut::Reset);
         eventually("down", || !client.is_connected() && !server.is_connected());
         in_time("the server's end", PATIENCE, move || drop(server_context));
         in_time("the client's end", PATIENCE, move || drop(client_context));

@@ -15,7 +15,7 @@ const OWN: usize = 8192;
 /// Small messages are gathered to runs of up to so many octets, which are handed out whole.
 const MAX_RUN: usize = 16 << 10;
 /// The first buffer for small messages; it doubles with use, to `MAX_RUN` and a message.
-const FIRST_BUFFER: usize = 512;
+const FIRST_BUFFER: usize = 128;
 
 /// How far each lane is, in window positions: what was accepted, or acknowledged. Monotonic for the life of
 /// the connection, also over [`Event::Reset`](super::Event::Reset).
