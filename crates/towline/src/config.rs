@@ -37,6 +37,7 @@ pub(crate) struct Options {
     pub(crate) tls: Tls,
     #[cfg(feature = "websocket")]
     pub(crate) websocket: crate::websocket::Checked,
+    pub(crate) factories: crate::socket_factory::Factories,
 }
 
 /// Everything but TLS. The builder's methods say what each value means.
@@ -114,6 +115,14 @@ impl Config {
         ConfigBuilder::default()
     }
 
+    /// The factory that opens an address, if one does.
+    pub(crate) fn factory_for(
+        &self,
+        address: &crate::Address,
+    ) -> Option<Arc<dyn crate::socket_factory::SocketFactory>> {
+        self.0.factories.find(address).cloned()
+    }
+
     /// The session's part.
     pub(crate) fn session(&self) -> Arc<towline_proto::session::Config> {
         let options = &self.0;
@@ -144,6 +153,7 @@ impl Default for Config {
                 None,
             ),
             plain,
+            factories: Default::default(),
             session: std::sync::OnceLock::new(),
             #[cfg(feature = "tls")]
             tls: Tls {
@@ -170,6 +180,7 @@ pub struct ConfigBuilder {
     pub(crate) websocket: crate::websocket::Options,
     #[cfg(feature = "tls")]
     tls: TlsOptions,
+    pub(crate) factories: crate::socket_factory::Factories,
 }
 
 #[cfg(feature = "tls")]
@@ -472,6 +483,7 @@ impl ConfigBuilder {
             tls,
             #[cfg(feature = "websocket")]
             websocket,
+            factories: self.factories.check()?,
         })))
     }
 }

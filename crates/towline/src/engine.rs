@@ -1,6 +1,8 @@
 //! Which protocol runs over a connection's wires: one enum with the doors that all of them have.
 
 #[cfg(feature = "websocket")]
+pub(crate) mod messages;
+#[cfg(feature = "websocket")]
 pub(crate) mod websocket;
 
 use std::sync::Arc;
@@ -250,6 +252,9 @@ pub(crate) enum Engine {
     /// Plain messages; made when the WebSocket is open, and it lives as long.
     #[cfg(feature = "websocket")]
     WebSocket(Box<websocket::Engine>),
+    /// The same over a carrier that frames messages itself.
+    #[cfg(feature = "websocket")]
+    Messages(Box<messages::Engine>),
 }
 
 impl Engine {
@@ -271,6 +276,8 @@ impl Engine {
             }
             #[cfg(feature = "websocket")]
             (Engine::WebSocket(engine), Outgoing::WebSocket(queue)) => engine.enqueue(now, queue),
+            #[cfg(feature = "websocket")]
+            (Engine::Messages(engine), Outgoing::WebSocket(queue)) => engine.enqueue(queue),
             _ => debug_assert!(false, "a connection's halves are made together"),
         }
     }
@@ -281,7 +288,7 @@ impl Engine {
             Engine::Session(session) => session.handle_open(now),
             Engine::Ftcp { engine, .. } => engine.handle_open(now),
             #[cfg(feature = "websocket")]
-            Engine::WebSocket(_) => {}
+            Engine::WebSocket(_) | Engine::Messages(_) => {}
         }
     }
 
@@ -295,6 +302,8 @@ impl Engine {
                 let data = data.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
                 engine.handle_input(now, data);
             }
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => engine.handle_message(data, false),
         }
     }
 
@@ -305,6 +314,8 @@ impl Engine {
             Engine::Ftcp { .. } => None,
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.direct(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(_) => None,
         }
     }
 
@@ -314,6 +325,8 @@ impl Engine {
             Engine::Ftcp { .. } => {}
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.handle_direct(now, buffer),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(_) => {}
         }
     }
 
@@ -326,6 +339,8 @@ impl Engine {
             Engine::Ftcp { engine, .. } => engine.handle_lost(now),
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.handle_failed(now, crate::WireError::End),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => engine.handle_closed(Err(crate::WireError::End)),
         }
     }
 
@@ -335,6 +350,8 @@ impl Engine {
             Engine::Ftcp { .. } => {}
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.handle_timeout(now),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(_) => {}
         }
     }
 
@@ -344,6 +361,8 @@ impl Engine {
             Engine::Ftcp { engine, .. } => engine.poll_timeout(),
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.poll_timeout(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(_) => None,
         }
     }
 
@@ -358,6 +377,9 @@ impl Engine {
             Engine::Ftcp { engine, .. } => engine.poll_transmit(now, max_bytes, out),
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.poll_transmit(now, max_bytes, out),
+            // Its messages go one by one: see `Runtime::transmit_messages`.
+            #[cfg(feature = "websocket")]
+            Engine::Messages(_) => 0,
         }
     }
 
@@ -367,6 +389,8 @@ impl Engine {
             Engine::Ftcp { engine, .. } => engine.untransmitted() > 0,
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.wants_transmit(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => engine.wants_transmit(),
         }
     }
 
@@ -388,6 +412,8 @@ impl Engine {
             }),
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.poll_output(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => engine.poll_output(),
         }
     }
 
@@ -398,6 +424,8 @@ impl Engine {
             Engine::Ftcp { .. } => {}
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.consumed(cost),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => engine.consumed(cost),
         }
     }
 
@@ -408,6 +436,8 @@ impl Engine {
             Engine::Ftcp { .. } => {}
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.hurry(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(_) => {}
         }
     }
 
@@ -425,6 +455,8 @@ impl Engine {
             Engine::Ftcp { acknowledged, .. } => one_lane(*acknowledged),
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => one_lane(engine.acknowledged()),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => one_lane(engine.acknowledged()),
         }
     }
 
@@ -435,6 +467,8 @@ impl Engine {
             Engine::Ftcp { engine, .. } => engine.unacknowledged().1 as u64,
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.unacknowledged(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => engine.unacknowledged(),
         }
     }
 
@@ -476,6 +510,8 @@ impl Engine {
             Engine::Ftcp { engine, .. } => engine.abort().into_iter().map(from_frame).collect(),
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.abort(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => engine.abort(),
         }
     }
 }

@@ -1,3 +1,13 @@
 //! BATS: coded transport over one hop or many, with relays that recode.
+//!
+//! A [`Flow`](flow::Flow) is one end of a coded connection. It sees its
+//! neighbour through the trait [`Hop`](hop::Hop) only. `docs/bats.md` specifies what they say to one another.
 
+mod control;
+pub mod flow;
+mod geometry;
 pub mod hop;
+pub mod wire;
+
+#[cfg(test)]
+mod toy;

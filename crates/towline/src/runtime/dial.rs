@@ -70,7 +70,13 @@ impl Dialing {
         }
     }
 
-    #[cfg(feature = "websocket")]
+    /// One more socket of this attempt is on its way.
+    pub(super) fn runs(&mut self, address: usize) {
+        if let Some(attempt) = self.attempt(address) {
+            attempt.running += 1;
+        }
+    }
+
     pub(super) fn addresses(&self) -> &[Address] {
         &self.addresses
     }
@@ -87,6 +93,16 @@ impl Dialing {
             attempt.waiting.clear();
             (attempt.running, attempt.next_at) = (0, None);
         }
+    }
+
+    /// What a factory is asked to open for this attempt.
+    fn factory_target(&mut self, index: usize) -> Option<Address> {
+        let address = self.addresses.get(index)?.clone();
+        #[cfg(feature = "websocket")]
+        if let Some(way) = self.way(index) {
+            return Some(way.address(&address));
+        }
+        Some(address)
     }
 
     /// To whom sockets of this attempt are connected.
@@ -223,6 +239,11 @@ impl Runtime {
     pub(super) fn look_up(&mut self, key: CoreKey, index: usize) {
         let Some(core) = self.cores.get_mut(key) else { return };
         let Origin::Dialed(dialing) = &mut core.origin else { return };
+        let address = dialing.addresses.get(index);
+        if address.is_some_and(|to| core.shared.config.factory_for(to).is_some()) {
+            let Some(to) = dialing.factory_target(index) else { return };
+            return self.open_by_factory(key, index, to);
+        }
         let Some((host, port)) = dialing.destination(index) else { return };
         match host.parse() {
             Ok(ip) => self.candidates(key, index, vec![SocketAddr::new(ip, port)]),
@@ -341,7 +362,11 @@ impl Runtime {
             Ok(false) => {}
             Err(error) => return self.link_failed(link_key, error),
         }
-        self.link_up(link_key, core, address);
+        #[cfg(feature = "websocket")]
+        let plain = self.take_opened(link_key, core);
+        #[cfg(not(feature = "websocket"))]
+        let plain = None;
+        self.link_up(link_key, core, address, plain);
         #[cfg(feature = "websocket")]
         self.carry(link_key);
     }
@@ -382,11 +407,16 @@ impl Runtime {
         Ok(false)
     }
 
-    /// A dialed link has its handshakes behind it: it becomes the connection's, and the others are given up.
-    pub(super) fn link_up(&mut self, link_key: LinkKey, key: CoreKey, address: usize) {
+    /// A dialed link has its handshakes behind it: it becomes the connection's, and the others are given up. `plain` is
+    /// the engine of one on which no session was agreed.
+    pub(super) fn link_up(
+        &mut self,
+        link_key: LinkKey,
+        key: CoreKey,
+        address: usize,
+        plain: Option<Engine>,
+    ) {
         let now = self.now;
-        #[cfg(feature = "websocket")]
-        let plain = self.take_opened(link_key, key);
         self.abandon_dials_of(key, Some(link_key));
         self.attach(key, link_key);
         let Some(core) = self.cores.get_mut(key) else { return };
@@ -403,6 +433,8 @@ impl Runtime {
             core.shared.out().outgoing =
                 crate::engine::Outgoing::websocket(&core.shared.config.0.plain);
         }
+        #[cfg(not(feature = "websocket"))]
+        let _ = plain;
         core.engine.handle_open(now);
         if !matches!(core.engine, Engine::Session(_)) {
             dialing.established(now);

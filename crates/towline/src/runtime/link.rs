@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use socket2::Socket;
 use towline_io::Received;
 use towline_proto::session::Handshake;
 
@@ -13,7 +12,7 @@ use crate::error::WireError;
 use crate::listener::ListenerShared;
 use crate::tls::TlsState;
 
-use super::accept::Resume;
+use super::accept::{Moved, Resume};
 use super::carrier::Carrier;
 #[cfg(feature = "websocket")]
 use super::upgrade::Layer;
@@ -523,11 +522,11 @@ impl Runtime {
         }
     }
 
-    /// The socket is out of this driver: it goes to the thread of its session.
-    pub(super) fn detached(&mut self, key: LinkKey, socket: Socket) {
+    /// The carrier has left this thread: it goes to the thread of its session.
+    pub(super) fn detached(&mut self, key: LinkKey, carrier: Moved) {
         let Some(link) = self.links.try_remove(key.0) else { return };
         if let Owner::Leaving(Some(mut resume)) = link.owner {
-            resume.socket = Some(socket);
+            resume.carrier = Some(carrier);
             #[cfg(feature = "tls")]
             {
                 resume.tls = link.tls;

@@ -13,6 +13,9 @@ mod alarms;
 mod carrier;
 mod core;
 mod dial;
+mod factory;
+#[cfg(feature = "websocket")]
+mod framed;
 mod link;
 mod resolve;
 #[cfg(feature = "websocket")]
@@ -36,10 +39,12 @@ use crate::error::Ended;
 use crate::handler::Handler;
 use crate::listener::ListenerShared;
 use crate::reader::Arrived;
+use crate::socket_factory::SocketShared;
 
-use self::accept::{ListenerCore, Resume};
+use self::accept::{ListenerCore, Moved, Resume};
 use self::carrier::Carrier;
 use self::core::Core;
+use self::factory::{FactoryCarrier, Stirred};
 use self::link::{Link, LinkKey};
 
 /// A connection's place in its thread.
@@ -58,8 +63,8 @@ pub(crate) enum Command {
     Dial(Box<Dial>),
     /// A host's addresses, as asked for by a dial.
     Resolved { shared: Arc<Shared>, address: usize, result: std::io::Result<Vec<SocketAddr>> },
-    /// Accept on this socket.
-    Listen { socket: Socket, listener: Arc<ListenerShared> },
+    /// Accept on this socket, or only what is attached.
+    Listen { socket: Option<Socket>, listener: Arc<ListenerShared> },
     /// Accept no more.
     Unlisten(Arc<ListenerShared>),
     /// A listener that was saturated may not be any more.
@@ -68,6 +73,10 @@ pub(crate) enum Command {
     Adopt { socket: Socket, local: SocketAddr, peer: SocketAddr, listener: Arc<ListenerShared> },
     /// A session that lives here came back on a wire that another thread accepted.
     Resume(Box<Resume>),
+    /// A connection that a factory accepted, to be served by this thread.
+    Attach { socket: Arc<SocketShared>, listener: Arc<ListenerShared> },
+    /// A factory told its socket something.
+    Stirred(Arc<SocketShared>),
     /// The context is being dropped.
     Stop,
 }
@@ -77,6 +86,8 @@ pub(crate) enum Command {
 enum Timed {
     Core(CoreKey),
     Link(LinkKey),
+    /// The close of a factory's socket.
+    Socket(usize),
 }
 
 /// Buffers that are used again in every turn.
@@ -99,6 +110,9 @@ pub(crate) struct Runtime {
     links: Slab<Link>,
     cores: Slab<Core>,
     listeners: Slab<ListenerCore>,
+    sockets: Slab<FactoryCarrier>,
+    /// Carriers that have something to tell.
+    stirred: Vec<Stirred>,
     timers: BinaryHeap<Reverse<(Instant, Timed)>>,
     scratch: Scratch,
     /// The time at which this turn's completions were taken; engines see this one.
@@ -119,6 +133,8 @@ impl Runtime {
             links: Slab::new(),
             cores: Slab::new(),
             listeners: Slab::new(),
+            sockets: Slab::new(),
+            stirred: Vec::new(),
             timers: BinaryHeap::new(),
             scratch: Scratch::default(),
             now: Instant::now(),
@@ -131,7 +147,7 @@ impl Runtime {
         let mut completions: Vec<Completion> = Vec::new();
         let mut eager = false;
         loop {
-            let busy = self.take_commands();
+            let busy = self.take_commands() | self.stir_carriers();
             if !busy && std::mem::take(&mut eager) {
                 // Whoever sends message after message from a thread on this core would otherwise be interrupted for each
                 // of them: let it send a few more before this thread sleeps and has to be woken.
@@ -200,6 +216,8 @@ impl Runtime {
                 self.adopt(socket, local, peer, listener);
             }
             Command::Resume(resume) => self.resume(*resume),
+            Command::Attach { socket, listener } => self.attach_socket(socket, listener),
+            Command::Stirred(socket) => self.socket_stirred(&socket),
             Command::Stop => self.begin_stop(),
         }
     }
@@ -220,7 +238,7 @@ impl Runtime {
             Event::Received(Err(error)) => self.receive_failed(key, error.error),
             Event::Sent(Ok(_)) => self.sent(key),
             Event::Sent(Err(error)) => self.link_failed(key, error.into()),
-            Event::Detached(socket) => self.detached(key, socket),
+            Event::Detached(socket) => self.detached(key, Moved::Socket(socket)),
             Event::Closed => self.link_closed(key),
             _ => {}
         }
@@ -244,6 +262,7 @@ impl Runtime {
             match timed {
                 Timed::Core(key) => self.core_timeout(key, at),
                 Timed::Link(key) => self.link_timeout(key, at),
+                Timed::Socket(slot) => self.socket_timeout(slot),
             }
         }
     }
@@ -262,7 +281,10 @@ impl Runtime {
         }
         let keys: Vec<CoreKey> = self.cores.iter().map(|(key, _)| key).collect();
         // Connections that ended just now may still have their last words on the way, without which their peers wait.
-        let mut longest = link::LINGER;
+        let mut longest = match self.sockets.is_empty() {
+            true => link::LINGER,
+            false => crate::socket_factory::CLOSE_BUDGET,
+        };
         for key in keys {
             if let Some(core) = self.cores.get(key) {
                 longest = longest.max(core.shared.config.0.plain.close_timeout);
@@ -272,11 +294,14 @@ impl Runtime {
         self.stopping = Some(Instant::now() + longest);
     }
 
-    fn is_done(&self) -> bool {
+    fn is_done(&mut self) -> bool {
         let Some(deadline) = self.stopping else { return false };
         let idle =
             self.cores.is_empty() && !self.links.iter().any(|(_, link)| link.has_last_words());
-        idle || Instant::now() >= deadline
+        if idle && !self.sockets.is_empty() {
+            self.close_sockets();
+        }
+        (idle && self.sockets.is_empty()) || Instant::now() >= deadline
     }
 
     fn stop(&mut self) {
@@ -287,6 +312,7 @@ impl Runtime {
         for key in keys {
             self.end_stopped(key);
         }
+        self.dispose_sockets();
     }
 
     /// A command that came too late.
@@ -297,6 +323,10 @@ impl Runtime {
                 self.end_stopped(key);
             }
             Command::Listen { listener, .. } => listener.end(),
+            Command::Attach { socket, .. } => {
+                socket.life().close();
+                socket.dispose();
+            }
             _ => {}
         }
     }
