@@ -321,6 +321,13 @@ impl Readers {
         self.inbox.iter().chain(&self.open).map(|queue| queue.end(reason.clone())).collect()
     }
 
+    /// Gives spare memory back.
+    pub(crate) fn shrink(&self) {
+        for queue in self.inbox.iter().chain(&self.open) {
+            queue.state().entries.shrink_to_fit();
+        }
+    }
+
     /// Whoever waits, to be woken so that deadlines are looked at.
     pub(crate) fn waiting(&self) -> Vec<Wakers> {
         self.inbox.iter().chain(&self.open).map(|queue| queue.state().wakers.take()).collect()

@@ -236,6 +236,7 @@ impl Core {
         if self.engine.unacknowledged() == 0 {
             self.shared.out().outgoing.shrink();
             self.shared.requests().shrink();
+            self.shared.readers().shrink();
         }
     }
 
