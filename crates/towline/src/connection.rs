@@ -47,13 +47,14 @@ pub(crate) struct Out {
     pub(crate) flushed: WakerSet,
     pub(crate) resets: u32,
     pub(crate) returned: u64,
-    pub(crate) ended: Option<(Ended, u64)>,
+    // Boxes for what comes once, at the end: a connection is idle for much longer.
+    pub(crate) ended: Option<Box<(Ended, u64)>>,
     /// The last event has been told, so that `close` may return.
     pub(crate) told: bool,
-    pub(crate) close: Option<(u64, Box<str>)>,
+    pub(crate) close: Option<Box<(u64, Box<str>)>>,
     pub(crate) stats: ConnectionStats,
     /// The peer closes: why nothing more is accepted although the connection has not ended yet.
-    pub(crate) peer_closing: Option<Ended>,
+    pub(crate) peer_closing: Option<Box<Ended>>,
     write_deadline: Option<Instant>,
     /// The earliest deadline of the requests that wait for room.
     room_deadline: Option<Instant>,
@@ -62,12 +63,12 @@ pub(crate) struct Out {
 impl Out {
     /// Why nothing is accepted any more, if so.
     fn refusal(&self) -> Option<Ended> {
-        if let Some((ended, _)) = &self.ended {
+        if let Some((ended, _)) = self.ended.as_deref() {
             return Some(ended.clone());
         }
         match self.close {
             Some(_) => Some(Ended::Closed),
-            None => self.peer_closing.clone(),
+            None => self.peer_closing.as_deref().cloned(),
         }
     }
 }
@@ -595,7 +596,7 @@ impl Connection {
     pub fn close_with(&self, code: u64, reason: &str) -> Close<'_> {
         let waiting = {
             let mut out = self.shared.out();
-            out.close.get_or_insert_with(|| (code, reason.into()));
+            out.close.get_or_insert_with(|| Box::new((code, reason.into())));
             out.room.take()
         };
         waiting.wake();
@@ -828,7 +829,7 @@ impl Future for Flush<'_> {
             let unacknowledged = out.returned;
             return Poll::Ready(Err(FlushError::Reset { unacknowledged }));
         }
-        if let Some((ended, unacknowledged)) = &out.ended {
+        if let Some((ended, unacknowledged)) = out.ended.as_deref() {
             if *unacknowledged == 0 {
                 return Poll::Ready(Ok(()));
             }
@@ -864,7 +865,7 @@ impl Future for Close<'_> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let mut out = this.shared.out();
-        let (Some((ended, unacknowledged)), true) = (&out.ended, out.told) else {
+        let (Some((ended, unacknowledged)), true) = (out.ended.as_deref(), out.told) else {
             out.flushed.register(&mut this.key, cx.waker());
             return Poll::Pending;
         };

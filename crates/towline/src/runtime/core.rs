@@ -548,7 +548,7 @@ impl Runtime {
             return self.end(key, ended, unacknowledged);
         }
         if asks & ask::CLOSE != 0 {
-            let (code, reason) = core.shared.out().close.clone().unwrap_or_default();
+            let (code, reason) = core.shared.out().close.as_deref().cloned().unwrap_or_default();
             self.begin_close(key, code, &reason);
         }
     }
@@ -860,7 +860,8 @@ impl Core {
     fn peer_closing(&mut self, code: CloseCode, reason: String) {
         let wakers = {
             let mut out = self.shared.out();
-            out.peer_closing = Some(Ended::ByPeer { code: code.0, reason: reason.into() });
+            out.peer_closing =
+                Some(Box::new(Ended::ByPeer { code: code.0, reason: reason.into() }));
             out.room.take()
         };
         wakers.wake();
@@ -893,7 +894,7 @@ impl Core {
         let wakers = {
             let mut out = self.shared.out();
             unacknowledged.append(&mut self.engine.take_back(now, &mut out.outgoing));
-            out.ended = Some((ended.clone(), unacknowledged.len() as u64));
+            out.ended = Some(Box::new((ended.clone(), unacknowledged.len() as u64)));
             self.publish(&mut out.stats);
             out.room.take()
         };
