@@ -150,11 +150,7 @@ impl Table {
         Claim::Dropped
     }
 
-    fn poll(
-        &mut self,
-        id: MessageId,
-        waker: &Waker,
-    ) -> Option<Result<Message, RequestError>> {
+    fn poll(&mut self, id: MessageId, waker: &Waker) -> Option<Result<Message, RequestError>> {
         let pending = self.pending.get_mut(&id)?;
         if pending.outcome.is_none() {
             pending.waker = Some(waker.clone());

@@ -476,7 +476,8 @@ fn close_returns_when_the_last_event_has_been_told() {
         let url = pair.listener.as_ref().unwrap().url();
         for _ in 0..20 {
             let told = Arc::default();
-            let connecting = pair.client_endpoint.connect_with(url.clone(), Slow(Arc::clone(&told)));
+            let connecting =
+                pair.client_endpoint.connect_with(url.clone(), Slow(Arc::clone(&told)));
             let connection = block_on(connecting).unwrap();
             connection.close_blocking().unwrap();
             assert!(told.load(std::sync::atomic::Ordering::SeqCst));

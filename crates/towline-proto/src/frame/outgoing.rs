@@ -139,7 +139,7 @@ impl Outgoing {
 
     /// The next automatic id.
     pub fn next_id(&self) -> u64 {
-        self.next_id.into()
+        self.next_id
     }
 
     /// Leaves an automatic id out.

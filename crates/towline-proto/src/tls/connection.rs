@@ -172,7 +172,11 @@ impl Connection {
             .unwrap_or(Err(rustls::Error::DecryptError))
     }
 
-    fn advance(&mut self, outbox: &mut Outbox, opened: &mut Opened<'_>) -> Result<Step, rustls::Error> {
+    fn advance(
+        &mut self,
+        outbox: &mut Outbox,
+        opened: &mut Opened<'_>,
+    ) -> Result<Step, rustls::Error> {
         let (discard, step) = match &mut self.role {
             Role::Client(client) => {
                 step(client.process_tls_records(&mut self.input), outbox, opened)

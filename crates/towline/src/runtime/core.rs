@@ -693,7 +693,8 @@ impl Runtime {
             && core.born
         {
             // Nobody can come back to a listener that is closed, and nothing but words of farewell would be worth a dial.
-            let waiting = core.engine.unacknowledged() > 0 || !core.shared.out().outgoing.is_empty();
+            let waiting =
+                core.engine.unacknowledged() > 0 || !core.shared.out().outgoing.is_empty();
             if !waiting || matches!(core.origin, Origin::Accepted { .. }) {
                 return self.end_stopped(key);
             }
