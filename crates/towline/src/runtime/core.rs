@@ -713,6 +713,11 @@ impl Runtime {
 }
 
 impl Core {
+    /// Whether the connection can go on over another wire without loss.
+    pub(super) fn may_move(&self) -> bool {
+        matches!(self.engine, Engine::Session(_)) && !self.closing_asked
+    }
+
     /// The wire of one of the addresses that this connection dials.
     pub(super) fn dialed_wire(&self, address: usize) -> Option<crate::Wire> {
         match &self.origin {
