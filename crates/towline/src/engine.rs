@@ -1,6 +1,8 @@
 //! Which protocol runs over a connection's wires: one enum with the doors that all of them have.
 
 #[cfg(feature = "websocket")]
+pub(crate) mod messages;
+#[cfg(feature = "websocket")]
 pub(crate) mod websocket;
 
 use std::sync::Arc;
@@ -109,6 +111,24 @@ impl Outgoing {
         }
     }
 
+    /// Leaves automatic ids out as long as the next one is `taken`.
+    pub(crate) fn skip_ids(&mut self, taken: impl Fn(MessageId) -> bool) {
+        match self {
+            Outgoing::Session(queue) => {
+                while taken(MessageId(queue.next_id())) {
+                    queue.skip_id();
+                }
+            }
+            Outgoing::Ftcp { queue, .. } => {
+                while taken(MessageId(queue.next_id())) {
+                    queue.skip_id();
+                }
+            }
+            #[cfg(feature = "websocket")]
+            Outgoing::WebSocket(_) => {}
+        }
+    }
+
     /// Whether a small message on the normal lane would be taken.
     pub(crate) fn has_room(&self) -> bool {
         match self {
@@ -116,6 +136,14 @@ impl Outgoing {
             Outgoing::Ftcp { queue, .. } => !queue.is_full(),
             #[cfg(feature = "websocket")]
             Outgoing::WebSocket(queue) => !queue.is_full(0),
+        }
+    }
+
+    /// Whether those who were refused should try again.
+    pub(crate) fn is_low(&self) -> bool {
+        match self {
+            Outgoing::Session(queue) => queue.is_low(),
+            _ => self.has_room(),
         }
     }
 
@@ -224,6 +252,9 @@ pub(crate) enum Engine {
     /// Plain messages; made when the WebSocket is open, and it lives as long.
     #[cfg(feature = "websocket")]
     WebSocket(Box<websocket::Engine>),
+    /// The same over a carrier that frames messages itself.
+    #[cfg(feature = "websocket")]
+    Messages(Box<messages::Engine>),
 }
 
 impl Engine {
@@ -245,6 +276,8 @@ impl Engine {
             }
             #[cfg(feature = "websocket")]
             (Engine::WebSocket(engine), Outgoing::WebSocket(queue)) => engine.enqueue(now, queue),
+            #[cfg(feature = "websocket")]
+            (Engine::Messages(engine), Outgoing::WebSocket(queue)) => engine.enqueue(queue),
             _ => debug_assert!(false, "a connection's halves are made together"),
         }
     }
@@ -255,7 +288,7 @@ impl Engine {
             Engine::Session(session) => session.handle_open(now),
             Engine::Ftcp { engine, .. } => engine.handle_open(now),
             #[cfg(feature = "websocket")]
-            Engine::WebSocket(_) => {}
+            Engine::WebSocket(_) | Engine::Messages(_) => {}
         }
     }
 
@@ -269,6 +302,8 @@ impl Engine {
                 let data = data.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
                 engine.handle_input(now, data);
             }
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => engine.handle_message(data, false),
         }
     }
 
@@ -279,6 +314,8 @@ impl Engine {
             Engine::Ftcp { .. } => None,
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.direct(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(_) => None,
         }
     }
 
@@ -288,6 +325,8 @@ impl Engine {
             Engine::Ftcp { .. } => {}
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.handle_direct(now, buffer),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(_) => {}
         }
     }
 
@@ -300,6 +339,8 @@ impl Engine {
             Engine::Ftcp { engine, .. } => engine.handle_lost(now),
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.handle_failed(now, crate::WireError::End),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => engine.handle_closed(Err(crate::WireError::End)),
         }
     }
 
@@ -309,6 +350,8 @@ impl Engine {
             Engine::Ftcp { .. } => {}
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.handle_timeout(now),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(_) => {}
         }
     }
 
@@ -318,6 +361,8 @@ impl Engine {
             Engine::Ftcp { engine, .. } => engine.poll_timeout(),
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.poll_timeout(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(_) => None,
         }
     }
 
@@ -332,6 +377,9 @@ impl Engine {
             Engine::Ftcp { engine, .. } => engine.poll_transmit(now, max_bytes, out),
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.poll_transmit(now, max_bytes, out),
+            // Its messages go one by one: see `Runtime::transmit_messages`.
+            #[cfg(feature = "websocket")]
+            Engine::Messages(_) => 0,
         }
     }
 
@@ -341,6 +389,8 @@ impl Engine {
             Engine::Ftcp { engine, .. } => engine.untransmitted() > 0,
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.wants_transmit(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => engine.wants_transmit(),
         }
     }
 
@@ -362,6 +412,8 @@ impl Engine {
             }),
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.poll_output(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => engine.poll_output(),
         }
     }
 
@@ -372,6 +424,8 @@ impl Engine {
             Engine::Ftcp { .. } => {}
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.consumed(cost),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => engine.consumed(cost),
         }
     }
 
@@ -382,6 +436,15 @@ impl Engine {
             Engine::Ftcp { .. } => {}
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.hurry(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(_) => {}
+        }
+    }
+
+    /// Asks for acknowledgements where they wait for a number of octets, which the limits of this end may not reach.
+    pub(crate) fn hurry_for_room(&mut self) {
+        if let Engine::Session(session) = self {
+            session.request_acknowledgement();
         }
     }
 
@@ -392,6 +455,8 @@ impl Engine {
             Engine::Ftcp { acknowledged, .. } => one_lane(*acknowledged),
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => one_lane(engine.acknowledged()),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => one_lane(engine.acknowledged()),
         }
     }
 
@@ -402,6 +467,8 @@ impl Engine {
             Engine::Ftcp { engine, .. } => engine.unacknowledged().1 as u64,
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.unacknowledged(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => engine.unacknowledged(),
         }
     }
 
@@ -443,6 +510,8 @@ impl Engine {
             Engine::Ftcp { engine, .. } => engine.abort().into_iter().map(from_frame).collect(),
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.abort(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => engine.abort(),
         }
     }
 }
@@ -511,7 +580,7 @@ pub(crate) fn session_config(options: &Plain) -> session::Config {
         max_message: options.max_message,
         window: options.receive_window,
         ack_delay: options.ack_delay,
-        ack_bytes: (128 << 10).min(options.receive_window / 4),
+        ack_bytes: (512 << 10).min(options.receive_window / 8),
         keep_alive: Some(options.keep_alive),
         ping_timeout: options.silence_limit.saturating_sub(options.keep_alive),
         handshake_timeout: options.connect_timeout,

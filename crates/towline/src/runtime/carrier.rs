@@ -28,6 +28,8 @@ use super::Runtime;
 pub(super) enum Carrier {
     /// A stream socket in this thread's driver.
     Socket(SocketId),
+    /// A socket of an application's factory: its place in this thread's table, and its number.
+    Factory { slot: usize, id: u64 },
 }
 
 impl Carrier {
@@ -35,6 +37,7 @@ impl Carrier {
     pub(super) fn takes_direct(self) -> bool {
         match self {
             Carrier::Socket(_) => true,
+            Carrier::Factory { .. } => false,
         }
     }
 }
@@ -53,6 +56,7 @@ impl Runtime {
                 self.driver.recv_into(id, buffer, want).is_ok()
             }
             (Carrier::Socket(id), None) => self.driver.recv(id).is_ok(),
+            (Carrier::Factory { slot, id }, _) => self.socket_receive(slot, id),
         }
     }
 
@@ -60,10 +64,14 @@ impl Runtime {
     /// `false`: the carrier takes no more. There is no bound here: the caller bounds by `carrier_queued`.
     #[inline]
     pub(super) fn carrier_send(&mut self, carrier: Carrier, report: bool) -> bool {
-        let wire = self.scratch.wire.drain(..);
         match (carrier, report) {
-            (Carrier::Socket(id), true) => self.driver.send(id, wire).is_ok(),
-            (Carrier::Socket(id), false) => self.driver.post(id, wire).is_ok(),
+            (Carrier::Socket(id), true) => {
+                self.driver.send(id, self.scratch.wire.drain(..)).is_ok()
+            }
+            (Carrier::Socket(id), false) => {
+                self.driver.post(id, self.scratch.wire.drain(..)).is_ok()
+            }
+            (Carrier::Factory { slot, id }, report) => self.socket_send(slot, id, report),
         }
     }
 
@@ -72,6 +80,7 @@ impl Runtime {
     pub(super) fn carrier_queued(&self, carrier: Carrier) -> usize {
         match carrier {
             Carrier::Socket(id) => self.driver.queued(id),
+            Carrier::Factory { slot, .. } => self.socket_queued(slot),
         }
     }
 
@@ -79,6 +88,7 @@ impl Runtime {
     pub(super) fn carrier_finish(&mut self, carrier: Carrier) {
         match carrier {
             Carrier::Socket(id) => self.driver.shutdown_write(id),
+            Carrier::Factory { slot, id } => self.socket_finish(slot, id, 1000, ""),
         }
     }
 
@@ -86,6 +96,7 @@ impl Runtime {
     pub(super) fn carrier_close(&mut self, carrier: Carrier) {
         match carrier {
             Carrier::Socket(id) => self.driver.close(id),
+            Carrier::Factory { slot, id } => self.socket_close(slot, id),
         }
     }
 
@@ -93,6 +104,7 @@ impl Runtime {
     pub(super) fn carrier_detach(&mut self, carrier: Carrier) {
         match carrier {
             Carrier::Socket(id) => self.driver.detach(id),
+            Carrier::Factory { slot, id } => self.socket_detach(slot, id),
         }
     }
 
@@ -100,6 +112,7 @@ impl Runtime {
     pub(super) fn carrier_local(&self, carrier: Carrier) -> Option<SocketAddr> {
         match carrier {
             Carrier::Socket(id) => self.driver.local_addr(id),
+            Carrier::Factory { .. } => None,
         }
     }
 
@@ -109,6 +122,10 @@ impl Runtime {
             Carrier::Socket(id) => {
                 let socket = self.driver.socket(id)?;
                 towline_io::tcp_acknowledged(&socket)
+            }
+            // On their way is the most that a factory knows.
+            Carrier::Factory { slot, .. } => {
+                self.sockets.get(slot).map(|socket| socket.shared.completed())
             }
         }
     }

@@ -29,7 +29,7 @@ use super::{CoreKey, Runtime, Timed};
 
 /// Bytes that may wait in one carrier's queue: enough to keep it busy, few enough that urgent messages, which
 /// cannot overtake there, do not wait long.
-const IN_DRIVER: usize = 512 << 10;
+pub(super) const IN_DRIVER: usize = 512 << 10;
 
 /// The same for an encrypted wire.
 const IN_DRIVER_SEALED: usize = 128 << 10;
@@ -39,6 +39,10 @@ const COMPACT: usize = 4 << 10;
 
 /// The storage that compacted messages share.
 const COMPACT_STORE: usize = 16 << 10;
+
+/// After so many wires in a row on which an ftcp peer sent something else before any message, it is not dialed again. A
+/// session has the same bound of its own.
+const MAX_BROKEN: u8 = 8;
 
 /// How often TCP is asked what it has acknowledged, for wires that have no acknowledgements of their own.
 const TRANSPORT_POLL: Duration = Duration::from_millis(50);
@@ -75,6 +79,8 @@ pub(super) struct Core {
     pub(super) secured: Option<TlsState>,
     /// The handler panicked.
     panicked: bool,
+    /// The peer has been asked to acknowledge, for those who wait for room.
+    waited_for: bool,
     counts: Counts,
 }
 
@@ -85,6 +91,8 @@ struct Counts {
     bytes_sent: u64,
     wires_lost: u64,
     resets: u64,
+    /// Wires in a row on which the format was broken.
+    broken: u8,
     /// When TCP is asked next what it has acknowledged, and how long after that again.
     transport_due: Option<Instant>,
     transport_wait: Duration,
@@ -113,6 +121,7 @@ impl Core {
             last_error: None,
             secured: None,
             panicked: false,
+            waited_for: false,
             counts: Counts::default(),
         }
     }
@@ -139,6 +148,7 @@ impl Core {
     #[inline]
     fn deliver(&mut self, mut message: Message, queued: &mut Vec<Arrived>, store: &mut BytesMut) {
         self.counts.messages_received += 1;
+        self.counts.broken = 0;
         if self.secured.is_some() {
             message.tls.clone_from(&self.secured);
         }
@@ -146,8 +156,10 @@ impl Core {
         let lane = message.lane;
         let cost = message.data.len() as u64 + FRAME_CHARGE;
         let replied = match message.reply_to {
-            Some(reply_to) => !matches!(self.claim(reply_to, &message, store), Claim::Unclaimed),
-            None => false,
+            Some(reply_to) if self.shared.has_requested.load(Ordering::Acquire) => {
+                !matches!(self.claim(reply_to, &message, store), Claim::Unclaimed)
+            }
+            _ => false,
         };
         let handled = !replied && (self.handler.is_some() || self.panicked);
         match readers {
@@ -159,6 +171,12 @@ impl Core {
         if handled {
             self.handle(Event::Message(message));
         }
+    }
+
+    /// Takes back a buffer that the engine had lent, now so much longer.
+    pub(super) fn take_direct(&mut self, now: Instant, buffer: BytesMut, length: usize) {
+        self.counts.bytes_received += length as u64;
+        self.engine.handle_direct(now, buffer);
     }
 
     /// Calls the handler. One that panics is called no more, and its connection ends as by `abort`; this thread and its
@@ -218,6 +236,7 @@ impl Core {
         if self.engine.unacknowledged() == 0 {
             self.shared.out().outgoing.shrink();
             self.shared.requests().shrink();
+            self.shared.readers().shrink();
         }
     }
 
@@ -232,22 +251,23 @@ impl Core {
         let progressed = acknowledged != out.acknowledged;
         out.acknowledged = acknowledged;
         let mut writable = false;
-        let mut room = Wakers::default();
-        if out.refused && out.outgoing.has_room() {
-            out.refused = false;
-            writable = true;
-            room = out.room.take();
+        let mut room = None;
+        if out.refused {
+            if out.outgoing.is_low() {
+                (out.refused, self.waited_for) = (false, false);
+                writable = true;
+                room = Some(out.room.take());
+            } else if !std::mem::replace(&mut self.waited_for, true) {
+                // Somebody waits for acknowledgements, however many octets the peer would rather wait for.
+                self.engine.hurry_for_room();
+            }
         }
-        let flushed = match progressed && !out.flushed.is_empty() {
-            true => out.flushed.take(),
-            false => Wakers::default(),
-        };
+        let flushed = (progressed && !out.flushed.is_empty()).then(|| out.flushed.take());
         let all =
             progressed && out.outgoing.is_empty() && acknowledged.reached(&out.outgoing.accepted());
         self.publish(&mut out.stats);
         drop(out);
-        room.wake();
-        flushed.wake();
+        room.into_iter().chain(flushed).for_each(Wakers::wake);
         if all {
             self.tell(Event::Flushed);
         }
@@ -259,6 +279,18 @@ impl Core {
 
     /// After writing: `true` when that made room for somebody who was told about it.
     fn note_transmitted(&mut self, now: Instant) -> bool {
+        #[cfg(feature = "websocket")]
+        if let Engine::Messages(engine) = &mut self.engine {
+            let stirred = engine.take_stirred();
+            let refused = {
+                let mut out = self.shared.out();
+                if let Outgoing::WebSocket(queue) = &mut out.outgoing {
+                    engine.report(queue);
+                }
+                out.refused
+            };
+            return stirred | (refused && self.exchange(now));
+        }
         #[cfg(feature = "websocket")]
         if let Engine::WebSocket(engine) = &mut self.engine {
             let stirred = engine.take_stirred();
@@ -290,6 +322,8 @@ impl Core {
             }
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => stats.messages_sent = engine.sent(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => stats.messages_sent = engine.sent(),
         }
         stats.messages_received = self.counts.messages_received;
         stats.bytes_sent = self.counts.bytes_sent;
@@ -342,10 +376,17 @@ impl Runtime {
 
     /// Looks after a connection to which something has happened: the one way from engine to application and back.
     pub(super) fn serve(&mut self, key: CoreKey) {
+        self.serve_from(key, false);
+    }
+
+    /// [`Self::serve`], perhaps for an engine that has nothing to tell, because it was drained after the last that it was given.
+    pub(super) fn serve_from(&mut self, key: CoreKey, mut drained: bool) {
         // What handlers ask for from inside is done below, without another turn.
         for _ in 0..4 {
             self.poll_transport(key, false);
-            self.drain(key);
+            if !std::mem::take(&mut drained) {
+                self.drain(key);
+            }
             let now = self.now;
             let Some(core) = self.cores.get_mut(key) else { return };
             let asks = core.shared.take_asks();
@@ -404,6 +445,10 @@ impl Runtime {
     fn transmit(&mut self, key: CoreKey) {
         let now = self.now;
         let Some(link_key) = self.cores.get(key).and_then(|core| core.link) else { return };
+        #[cfg(feature = "websocket")]
+        if self.cores.get(key).is_some_and(|core| matches!(core.engine, Engine::Messages(_))) {
+            return self.transmit_messages(key, link_key);
+        }
         let Some(link) = self.links.get(link_key.0) else { return };
         let queued = self.carrier_queued(link.carrier);
         let Some(core) = self.cores.get_mut(key) else { return };
@@ -432,10 +477,10 @@ impl Runtime {
             return;
         }
         #[cfg(feature = "websocket")]
-        if let Engine::WebSocket(engine) = &core.engine
-            && !engine.wants_read()
-        {
-            return;
+        match &core.engine {
+            Engine::WebSocket(engine) if !engine.wants_read() => return,
+            Engine::Messages(engine) if !engine.wants_read() => return,
+            _ => {}
         }
         let Some(state) = self.links.get(link.0) else { return };
         if state.receiving {
@@ -503,7 +548,7 @@ impl Runtime {
             return self.end(key, ended, unacknowledged);
         }
         if asks & ask::CLOSE != 0 {
-            let (code, reason) = core.shared.out().close.clone().unwrap_or_default();
+            let (code, reason) = core.shared.out().close.as_deref().cloned().unwrap_or_default();
             self.begin_close(key, code, &reason);
         }
     }
@@ -526,6 +571,11 @@ impl Runtime {
             }
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => {
+                engine.close(code, reason);
+                core.closing = Some(now + core.shared.config.0.plain.close_timeout);
+            }
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => {
                 engine.close(code, reason);
                 core.closing = Some(now + core.shared.config.0.plain.close_timeout);
             }
@@ -586,7 +636,7 @@ impl Runtime {
             (Origin::Accepted { .. }, Engine::Session(_)) => false,
             (Origin::Accepted { .. }, Engine::Ftcp { .. }) => true,
             #[cfg(feature = "websocket")]
-            (Origin::Accepted { .. }, Engine::WebSocket(_)) => true,
+            (Origin::Accepted { .. }, Engine::WebSocket(_) | Engine::Messages(_)) => true,
         };
         if over {
             let unacknowledged = core.engine.abort();
@@ -633,10 +683,22 @@ impl Runtime {
         }
         let unacknowledged = core.finish(self.now, &ended, unacknowledged);
         core.tell(Event::Closed(Closed { ended, unacknowledged }));
+        core.release();
     }
 
     /// The context is being dropped: the connection drains like one that is closed.
     pub(super) fn stop_core(&mut self, key: CoreKey) {
+        if let Some(core) = self.cores.get(key)
+            && core.link.is_none()
+            && core.born
+        {
+            // Nobody can come back to a listener that is closed, and nothing but words of farewell would be worth a dial.
+            let waiting =
+                core.engine.unacknowledged() > 0 || !core.shared.out().outgoing.is_empty();
+            if !waiting || matches!(core.origin, Origin::Accepted { .. }) {
+                return self.end_stopped(key);
+            }
+        }
         self.begin_close(key, CloseCode::GOING_AWAY.0, "the program is stopping");
         self.serve(key);
     }
@@ -651,6 +713,29 @@ impl Runtime {
 }
 
 impl Core {
+    /// Whether the connection can go on over another wire without loss.
+    pub(super) fn may_move(&self) -> bool {
+        matches!(self.engine, Engine::Session(_)) && !self.closing_asked
+    }
+
+    /// The wire of one of the addresses that this connection dials.
+    pub(super) fn dialed_wire(&self, address: usize) -> Option<crate::Wire> {
+        match &self.origin {
+            Origin::Dialed(dialing) => Some(dialing.addresses().get(address)?.wire()),
+            Origin::Accepted { .. } => None,
+        }
+    }
+
+    #[cfg(feature = "websocket")]
+    pub(super) fn count_received(&mut self, bytes: usize) {
+        self.counts.bytes_received += bytes as u64;
+    }
+
+    #[cfg(feature = "websocket")]
+    pub(super) fn count_sent(&mut self, bytes: usize) {
+        self.counts.bytes_sent += bytes as u64;
+    }
+
     /// One thing that the engine tells, other than a message.
     fn output(&mut self, now: Instant, output: Output) -> Turn {
         match output {
@@ -672,7 +757,14 @@ impl Core {
             }
             Output::WireFailed(error) => return Turn::WireFailed(self.wire_error(error)),
             Output::FormatBroken(error) => {
-                return Turn::WireFailed(WireError::Protocol(error.to_string().into()));
+                let error = WireError::Protocol(error.to_string().into());
+                self.counts.broken += 1;
+                if self.counts.broken < MAX_BROKEN || !matches!(self.origin, Origin::Dialed(_)) {
+                    return Turn::WireFailed(error);
+                }
+                self.last_error = Some(error.clone());
+                self.tell(Event::GaveUp(error.clone()));
+                return Turn::End(Ended::Lost(error), self.engine.abort());
             }
             Output::Closed { code, reason, unacknowledged } => {
                 let ended = match self.closing_asked {
@@ -774,7 +866,8 @@ impl Core {
     fn peer_closing(&mut self, code: CloseCode, reason: String) {
         let wakers = {
             let mut out = self.shared.out();
-            out.peer_closing = Some(Ended::ByPeer { code: code.0, reason: reason.into() });
+            out.peer_closing =
+                Some(Box::new(Ended::ByPeer { code: code.0, reason: reason.into() }));
             out.room.take()
         };
         wakers.wake();
@@ -807,12 +900,11 @@ impl Core {
         let wakers = {
             let mut out = self.shared.out();
             unacknowledged.append(&mut self.engine.take_back(now, &mut out.outgoing));
-            out.ended = Some((ended.clone(), unacknowledged.len() as u64));
+            out.ended = Some(Box::new((ended.clone(), unacknowledged.len() as u64)));
             self.publish(&mut out.stats);
-            (out.room.take(), out.flushed.take())
+            out.room.take()
         };
-        wakers.0.wake();
-        wakers.1.wake();
+        wakers.wake();
         let failed = RequestError::Ended(ended.clone());
         let failed = self.shared.requests().fail(&failed, true);
         failed.into_iter().for_each(std::task::Waker::wake);
@@ -821,6 +913,16 @@ impl Core {
         let connecting = self.shared.link().changed.take();
         connecting.wake();
         unacknowledged
+    }
+
+    /// Lets those go who wait for the end, which has been told.
+    pub(super) fn release(&self) {
+        let wakers = {
+            let mut out = self.shared.out();
+            out.told = true;
+            out.flushed.take()
+        };
+        wakers.wake();
     }
 }
 
