@@ -21,3 +21,5 @@ pub mod wire;
 
 #[cfg(test)]
 mod toy;
+#[cfg(test)]
+mod vectors;
