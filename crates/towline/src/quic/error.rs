@@ -208,8 +208,11 @@ pub(crate) fn describe(reason: &CloseReason) -> String {
         CloseReason::StatelessReset => "the peer has forgotten the connection".into(),
         CloseReason::VersionMismatch => "no version of QUIC in common with the peer".into(),
         CloseReason::CertificateRejected { alert, reason } => match advice(*alert) {
-            Some(advice) => format!("the peer's certificate was refused: {reason}; {advice}"),
-            None => format!("the peer's certificate was refused: {reason}"),
+            // 46, certificate_unknown, is for reasons that no alert has: they speak for themselves.
+            Some(advice) if *alert != 46 => {
+                format!("the peer's certificate was refused: {reason}; {advice}")
+            }
+            _ => format!("the peer's certificate was refused: {reason}"),
         },
         CloseReason::Refused => "the peer refused the connection".into(),
         other => other.status().into(),

@@ -14,6 +14,7 @@ mod error;
 mod files;
 mod handler;
 mod stream;
+mod wire;
 
 pub use towline_proto::quic::{
     Acceptance, AckFrequency, AckedPacket, Chunk, CidConfig, CidReader, Cipher, ClientConfig,
@@ -48,3 +49,4 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 pub(crate) use self::connection::{Answer, DATAGRAM_INBOX, NOWHERE, Op, Phase, Shared};
 pub(crate) use self::endpoint::{EndpointShared, HANDOVER, ListenerShared};
 pub(crate) use self::stream::{READ_AHEAD, ReadEnd, SEND_AHEAD, StreamShared, WriteEnd};
+pub(crate) use self::wire::{QuicWire, WireConfigs, agreed};
