@@ -36,7 +36,7 @@ pub enum AddressError {
         url: Box<str>,
     },
     /// The scheme names no wire of this library.
-    #[error("unknown scheme `{scheme}`; the schemes are tcp, tls, ftcp, ftcps, ws and wss")]
+    #[error("unknown scheme `{scheme}`; the schemes are tcp, tls, ftcp, ftcps, ws, wss and quic")]
     UnknownScheme {
         /// The scheme.
         scheme: Box<str>,

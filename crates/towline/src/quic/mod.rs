@@ -39,6 +39,7 @@ pub use self::files::{
 };
 pub use self::handler::{Acceptor, Closed, Connected, Handler, NewStream};
 pub use self::stream::{RecvStream, SendStream};
+pub use self::wire::{client_config, server_config};
 pub use crate::runtime::PortStats;
 
 /// Runs a future on this thread until it is done: the blocking twin of every future here, for programs without a runtime. Not for handlers.

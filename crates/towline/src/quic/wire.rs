@@ -19,9 +19,9 @@ use crate::tls::TlsState;
 
 use super::connection::Phase;
 use super::{
-    AckFrequency, Active, ClientConfig, Closed, ConnectError, Connected, Connection, Decision,
-    Direction, Ended, Endpoint, Handler, Incoming, ListenError, Listener, NewStream, OpenFlags,
-    Opened, Options, Resumption, SendOptions, ServerConfig, StreamError, StreamId,
+    AckFrequency, Active, ClientConfig, Closed, ConfigError, ConnectError, Connected, Connection,
+    Decision, Direction, Ended, Endpoint, Handler, Incoming, ListenError, Listener, NewStream,
+    OpenFlags, Opened, Options, Resumption, SendOptions, ServerConfig, StreamError, StreamId,
 };
 
 /// The application protocol of a session between two Towline peers.
@@ -128,6 +128,34 @@ impl QuicWire {
         acceptor.attacher.set(attacher).ok();
         Ok(listener)
     }
+}
+
+/// A client's configuration with the trust, identity and other TLS options of a [`Config`](crate::Config), read by it already.
+///
+/// # Errors
+/// TLS options that do not serve a client, or QUIC options out of range.
+pub fn client_config(
+    config: &Config,
+    alpn: impl IntoIterator<Item = Bytes>,
+    options: Options,
+) -> Result<ClientConfig, ConfigError> {
+    let tls = config.tls_client().map_err(|error| ConfigError::Tls(error.to_string()))?;
+    ClientConfig::from_tls(tls, alpn, options)
+}
+
+/// A server's configuration with the certificate, client authentication and other TLS options of a [`Config`](crate::Config).
+///
+/// # Errors
+/// No certificate, or QUIC options out of range.
+pub fn server_config(
+    config: &Config,
+    alpn: impl IntoIterator<Item = Bytes>,
+    options: Options,
+) -> Result<ServerConfig, ConfigError> {
+    let tls = config.0.tls.server.as_ref();
+    let missing =
+        || ConfigError::Missing { option: "certificate", why: "QUIC servers prove themselves" };
+    ServerConfig::from_tls(tls.ok_or_else(missing)?, alpn, options)
 }
 
 fn host_port(address: &Address) -> String {
