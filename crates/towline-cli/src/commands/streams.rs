@@ -42,13 +42,13 @@ fn host_port(address: &Address) -> String {
 }
 
 fn options(timeout: Option<Duration>) -> quic::Options {
-    let mut options = quic::Options::default();
-    options.datagram_receive = true;
-    options.server_resumption_level = quic::Resumption::Resume;
-    if let Some(timeout) = timeout {
-        options.handshake_idle_timeout = timeout;
+    let options = quic::Options::default();
+    quic::Options {
+        datagram_receive: true,
+        server_resumption_level: quic::Resumption::Resume,
+        handshake_idle_timeout: timeout.unwrap_or(options.handshake_idle_timeout),
+        ..options
     }
-    options
 }
 
 /// What a listener does with what comes.
