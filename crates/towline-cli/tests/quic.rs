@@ -41,7 +41,11 @@ fn what_does_not_fit_is_told_with_what_to_do() {
         .expect(2)
         .says(&["--alpn is for quic://"]);
     run(&["listen", "tcp://127.0.0.1:1", "--alpn", "x"]).expect(2).says(&["--alpn is for quic://"]);
-    run(&["listen", &server.url, "--alpn", "test"]).expect(1).says(&["in use", "another port"]);
+    let directory = Directory::new("taken");
+    let (cert, key, _) = directory.certificate("server", &["localhost"]);
+    run(&["listen", &server.url, "--alpn", "test", "--cert", &cert, "--key", &key])
+        .expect(1)
+        .says(&["in use", "another port"]);
     run(&["connect", "quic://no-such-host.invalid:1", "--alpn", "x"])
         .expect(1)
         .says(&["no-such-host.invalid", "spelling"]);
