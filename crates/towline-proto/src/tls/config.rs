@@ -505,6 +505,20 @@ pub struct ServerConfig {
     pub(super) limits: Limits,
 }
 
+#[cfg(feature = "quic")]
+impl ClientConfig {
+    pub(crate) fn rustls(&self) -> &rustls::ClientConfig {
+        &self.rustls
+    }
+}
+
+#[cfg(feature = "quic")]
+impl ServerConfig {
+    pub(crate) fn rustls(&self) -> &rustls::ServerConfig {
+        &self.rustls
+    }
+}
+
 impl ServerConfig {
     /// The pin of the certificate that this server presents.
     pub fn pin(&self) -> Pin {
