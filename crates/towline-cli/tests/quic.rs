@@ -51,7 +51,7 @@ fn what_does_not_fit_is_told_with_what_to_do() {
         .says(&["no-such-host.invalid", "spelling"]);
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let url = format!("quic://{}", silent.local_addr().unwrap());
-    run(&["connect", &url, "--alpn", "x", "--insecure", "--timeout", "300ms"])
+    run(&["connect", &url, "--alpn", "x", "--ca", &cert, "--timeout", "300ms"])
         .expect(1)
         .says(&["did not finish the handshake in time", "firewall"]);
 }
