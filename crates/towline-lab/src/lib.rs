@@ -1,0 +1,12 @@
+//! Towline's laboratory: a network in virtual time, our endpoints and relays or a baseline over it, and what came out.
+//!
+//! A [`Cell`] says everything about one run; [`run`] runs it and gives a [`Report`]. The same cell gives the same report on every machine: time is virtual,
+//! and every random number comes from the cell's seed (handshakes draw their own keys, which nothing depends on).
+
+mod cell;
+mod engine;
+mod raw;
+mod report;
+
+pub use cell::{Cell, LabError, Mode, run};
+pub use report::Report;

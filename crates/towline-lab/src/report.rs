@@ -1,0 +1,72 @@
+//! What a run gives.
+
+use std::time::{Duration, Instant};
+
+use crate::cell::Cell;
+
+/// Bytes that arrived, by time.
+#[derive(Clone, Debug)]
+pub(crate) struct Meter {
+    base: Instant,
+    warmup: Duration,
+    total: u64,
+    steady: u64,
+}
+
+impl Meter {
+    pub(crate) fn new(base: Instant, warmup: Duration) -> Self {
+        Meter { base, warmup, total: 0, steady: 0 }
+    }
+
+    pub(crate) fn add(&mut self, now: Instant, bytes: u64) {
+        self.total += bytes;
+        if now.saturating_duration_since(self.base) >= self.warmup {
+            self.steady += bytes;
+        }
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.total
+    }
+}
+
+/// The figures of one run. Rates are bits per second.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The cell that was run.
+    pub cell: Cell,
+    /// Application bytes delivered over the whole time.
+    pub goodput: f64,
+    /// The same without the warm-up.
+    pub steady: f64,
+    /// What is possible.
+    pub limit: f64,
+    /// What the first link carried, whole packets.
+    pub wire: f64,
+    /// Packets dropped by the first link's queue.
+    pub overflow: u64,
+}
+
+impl Report {
+    pub(crate) fn new(cell: &Cell, meter: &Meter) -> Self {
+        let rate = |bytes: u64, time: Duration| bytes as f64 * 8.0 / time.as_secs_f64().max(1e-9);
+        Report {
+            goodput: rate(meter.total, cell.duration),
+            steady: rate(meter.steady, cell.duration.saturating_sub(cell.warmup)),
+            limit: cell.limit(),
+            wire: 0.0,
+            overflow: 0,
+            cell: cell.clone(),
+        }
+    }
+
+    /// Goodput over what is possible.
+    pub fn ratio(&self) -> f64 {
+        self.goodput / self.limit
+    }
+
+    /// The same without the warm-up.
+    pub fn steady_ratio(&self) -> f64 {
+        self.steady / self.limit
+    }
+}
