@@ -5,9 +5,12 @@
 
 pub mod congestion;
 mod control;
+mod flight;
 pub mod flow;
 mod geometry;
 pub mod hop;
+mod outbox;
+mod parts;
 pub mod quic_hop;
 pub mod wire;
 

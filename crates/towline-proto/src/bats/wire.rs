@@ -112,8 +112,8 @@ pub struct Report {
 pub struct Credit {
     /// Counts the credits of this neighbour.
     pub serial: u64,
-    /// How many different symbols may be sent on this hop, counted from its beginning.
-    pub symbols: u64,
+    /// The first symbol that may not be sent on this hop yet.
+    pub limit: u64,
     /// The longest packet that fits the rest of the path, bytes.
     pub max_packet: u64,
 }
@@ -249,8 +249,8 @@ impl Report {
 impl Credit {
     fn parse(data: &[u8]) -> Result<Credit, PacketError> {
         let mut reader = Reader(data.get(1..).unwrap_or_default());
-        let (serial, symbols, max_packet) = (reader.number()?, reader.number()?, reader.number()?);
-        Ok(Credit { serial, symbols, max_packet })
+        let (serial, limit, max_packet) = (reader.number()?, reader.number()?, reader.number()?);
+        Ok(Credit { serial, limit, max_packet })
     }
 
     /// Writes the credit.
@@ -258,7 +258,7 @@ impl Credit {
         let mut out = BytesMut::with_capacity(25);
         out.extend_from_slice(&[CREDIT << 5]);
         put_number(self.serial, &mut out);
-        put_number(self.symbols, &mut out);
+        put_number(self.limit, &mut out);
         put_number(self.max_packet, &mut out);
         out.freeze()
     }
@@ -368,7 +368,7 @@ mod tests {
         let Ok(Packet::Report(cut)) = Packet::parse(report.encode(11)) else { panic!("a report") };
         assert_eq!(cut.deficits, report.deficits[..1]);
 
-        let credit = Credit { serial: 3, symbols: 4096, max_packet: 1400 };
+        let credit = Credit { serial: 3, limit: 4096, max_packet: 1400 };
         assert_eq!(Packet::parse(credit.encode()), Ok(Packet::Credit(credit)));
         let part = Part { packet: 513, index: 1, count: 2, data: Bytes::from_static(b"end") };
         assert_eq!(Packet::parse(part.encode()), Ok(Packet::Part(part)));

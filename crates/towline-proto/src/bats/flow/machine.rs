@@ -15,6 +15,8 @@ use super::stats::FlowStats;
 use crate::bats::control::{Frame, FrameReader, Open};
 use crate::bats::geometry::Geometry;
 use crate::bats::hop::{self, Fate, Hop, Outcome, Path};
+use crate::bats::outbox::Outbox;
+use crate::bats::parts::Pieces;
 use crate::bats::wire::{Credit, Packet, Part, Report};
 
 /// Most packets that wait for the flow's parameters.
@@ -72,6 +74,8 @@ pub struct Flow {
     last_credit: u64,
     /// The longest packet that fits the path behind the neighbour.
     max_packet: usize,
+    outbox: Outbox,
+    pieces: Pieces,
     path: Path,
     /// The hop took all that there was.
     room_left: bool,
@@ -137,6 +141,8 @@ impl Flow {
             last_report: 0,
             last_credit: 0,
             max_packet: usize::MAX,
+            outbox: Outbox::default(),
+            pieces: Pieces::default(),
             path: UNKNOWN_PATH,
             room_left: false,
             ideal: MIN_IDEAL.min(config.max_send_buffer),
@@ -471,6 +477,18 @@ impl Flow {
             Err(_) => self.stats.dropped.malformed += 1,
             Ok(Packet::Report(report)) => self.on_report(now, &report),
             Ok(Packet::Credit(credit)) => self.on_credit(&credit),
+            Ok(Packet::Part(part)) => {
+                let whole = self.pieces.push(part);
+                self.stats.dropped.pieces = self.pieces.given_up;
+                // A piece of pieces is nothing that anybody sends.
+                match whole {
+                    Some(whole) if whole.first().is_some_and(|first| first >> 5 <= 1) => {
+                        self.on_packet(now, whole);
+                    }
+                    Some(_) => self.stats.dropped.malformed += 1,
+                    None => {}
+                }
+            }
             Ok(_) if self.receiver.is_none() => {
                 if self.early.len() < MAX_EARLY {
                     self.early.push_back(data);
@@ -521,7 +539,7 @@ impl Flow {
         self.last_credit = credit.serial;
         self.max_packet = usize::try_from(credit.max_packet).unwrap_or(usize::MAX).max(64);
         if let Some(sender) = &mut self.sender {
-            sender.on_credit(credit.symbols);
+            sender.on_credit(credit.limit);
         }
     }
 
@@ -623,8 +641,12 @@ impl Flow {
             self.stats.packets_sent += 1;
             let tag =
                 out.number.map_or(NOTHING << TAG_SHIFT, |number| SYMBOL << TAG_SHIFT | number);
-            hop.send(now, hop::Packet { data: out.data, tag, urgent: out.urgent });
-            room -= 1;
+            let packet = hop::Packet { data: out.data, tag, urgent: out.urgent };
+            let pieces = self.outbox.send(now, hop, packet);
+            if let Some(number) = out.number {
+                sender.on_sent(number, pieces);
+            }
+            room = room.saturating_sub(usize::from(pieces.max(1)));
         }
         self.room_left = room > 0;
         if self.unsent && sender.is_drained() && self.state != State::Opening {
@@ -652,7 +674,7 @@ impl Flow {
         self.credit_serial += 1;
         self.crediting.on_sent(self.credit_serial);
         let max_packet = Part::HEADER as u64 + u64::from(u16::MAX);
-        let credit = Credit { serial: self.credit_serial, symbols: crate::varint::MAX, max_packet };
+        let credit = Credit { serial: self.credit_serial, limit: crate::varint::MAX, max_packet };
         let tag = CREDIT << TAG_SHIFT | self.credit_serial;
         hop.send(now, hop::Packet { data: credit.encode(), tag, urgent: true });
     }

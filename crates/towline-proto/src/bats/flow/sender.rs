@@ -10,6 +10,7 @@ use super::clock::EndClock;
 use super::config::{FlowConfig, INITIAL_WINDOW, MAX_WINDOW};
 use super::repeats::Repeats;
 use super::stats::FlowStats;
+use crate::bats::flight::{Flight, Verdict};
 use crate::bats::geometry::Geometry;
 use crate::bats::hop::{Outcome, Path};
 use crate::bats::wire::{
@@ -29,15 +30,9 @@ struct Symbol {
     packet: Bytes,
     /// When it last left.
     sent: Instant,
-    sends: u8,
-    /// Copies whose fate is not known.
-    flying: u8,
-    /// The neighbour has it.
-    arrived: bool,
+    flight: Flight,
     /// The receiver asked for it though the neighbour had it.
     again: bool,
-    /// Waits in `resend`.
-    queued: bool,
 }
 
 /// Combinations that a batch is owed.
@@ -73,8 +68,7 @@ pub(super) struct StreamSender {
     symbols: VecDeque<Symbol>,
     symbol_bytes: usize,
     limit: u64,
-    hop_credit: u64,
-    hop_sent: u64,
+    hop_limit: u64,
     resend: VecDeque<u64>,
     owed: VecDeque<Owed>,
     /// When each batch from `answered_base` on was last given combinations.
@@ -111,8 +105,7 @@ impl StreamSender {
             symbols: VecDeque::new(),
             symbol_bytes: 0,
             limit: INITIAL_WINDOW,
-            hop_credit: INITIAL_WINDOW,
-            hop_sent: 0,
+            hop_limit: INITIAL_WINDOW,
             resend: VecDeque::new(),
             owed: VecDeque::new(),
             answered: VecDeque::new(),
@@ -171,20 +164,17 @@ impl StreamSender {
         self.limit = self.limit.max(window.clamp(INITIAL_WINDOW, MAX_WINDOW));
     }
 
-    /// How many different symbols the neighbour takes on this hop in all.
-    pub(super) fn on_credit(&mut self, symbols: u64) {
-        self.hop_credit = self.hop_credit.max(symbols);
+    /// The first symbol that the neighbour cannot take yet.
+    pub(super) fn on_credit(&mut self, limit: u64) {
+        self.hop_limit = self.hop_limit.max(limit);
     }
 
     /// The hop was replaced: nothing is known of what is under way, and what counted for the old one starts anew.
     pub(super) fn on_hop_changed(&mut self, now: Instant) {
-        self.hop_credit = INITIAL_WINDOW.max(self.symbols.len() as u64);
-        self.hop_sent = self.symbols.len() as u64;
+        self.hop_limit = self.base + INITIAL_WINDOW.max(self.symbols.len() as u64);
         self.resend.clear();
         for (number, symbol) in (self.base..).zip(&mut self.symbols) {
-            symbol.flying = 0;
-            symbol.arrived = false;
-            symbol.queued = true;
+            symbol.flight.reset();
             self.resend.push_back(number);
         }
         self.clock.on_heard(now);
@@ -193,16 +183,15 @@ impl StreamSender {
     /// A copy's fate.
     pub(super) fn on_fate(&mut self, number: u64, outcome: Outcome, path: &Path) {
         let Some(symbol) = self.symbol(number) else { return };
-        symbol.flying = symbol.flying.saturating_sub(1);
-        match outcome {
-            Outcome::Arrived => symbol.arrived = true,
-            Outcome::Lost if symbol.arrived || symbol.queued || symbol.flying > 0 => {}
-            Outcome::Lost => {
-                symbol.queued = true;
-                for _ in 0..copies(symbol.sends, path.loss) {
-                    self.resend.push_back(number);
-                }
-            }
+        if let Verdict::Resend(copies) = symbol.flight.on_fate(outcome, path.loss) {
+            (0..copies).for_each(|_| self.resend.push_back(number));
+        }
+    }
+
+    /// It was handed to the hop, in this many pieces.
+    pub(super) fn on_sent(&mut self, number: u64, pieces: u8) {
+        if let Some(symbol) = self.symbol(number) {
+            symbol.flight.on_sent(pieces);
         }
     }
 
@@ -215,7 +204,7 @@ impl StreamSender {
         }
         self.limit = self.limit.max(report.limit.min(report.next.saturating_add(MAX_WINDOW)));
         if let Some(newest) = report.end.checked_sub(1).filter(|&n| self.clock.is_newest(n))
-            && let Some(symbol) = self.symbol(newest).filter(|symbol| symbol.sends == 1)
+            && let Some(symbol) = self.symbol(newest).filter(|symbol| symbol.flight.is_first())
         {
             let sent = symbol.sent;
             self.clock.on_sample(now, sent, newest);
@@ -253,8 +242,13 @@ impl StreamSender {
         for column in 0..self.geometry.size.columns() as u16 {
             let number = self.geometry.number(batch, column);
             let Some(symbol) = self.symbol(number) else { continue };
-            if symbol.arrived && !symbol.queued && now.duration_since(symbol.sent) > patience {
-                (symbol.queued, symbol.again) = (true, true);
+            let flight = &mut symbol.flight;
+            if flight.has_arrived()
+                && !flight.is_queued()
+                && now.duration_since(symbol.sent) > patience
+            {
+                flight.on_queued();
+                symbol.again = true;
                 self.resend.push_back(number);
             }
         }
@@ -303,10 +297,10 @@ impl StreamSender {
     ) -> Option<Outgoing> {
         if let Some(number) = self.repeats.poll(now)
             && let Some(symbol) = self.symbol(number)
-            && !symbol.arrived
+            && !symbol.flight.has_arrived()
+            && !symbol.flight.is_split()
         {
             let data = symbol.packet.clone();
-            symbol.flying = symbol.flying.saturating_add(1);
             stats.protective += 1;
             return Some(Outgoing { data, number: Some(number), urgent: true });
         }
@@ -324,10 +318,8 @@ impl StreamSender {
 
     fn poll_resend(&mut self, now: Instant, stats: &mut FlowStats) -> Option<Outgoing> {
         while let Some(number) = self.resend.pop_front() {
-            let hop_feedback = self.hop_feedback;
             let Some(symbol) = self.symbol(number) else { continue };
-            if symbol.arrived && !symbol.again {
-                symbol.queued = false;
+            if symbol.flight.has_arrived() && !symbol.again || symbol.flight.is_split() {
                 continue;
             }
             if symbol.again {
@@ -339,10 +331,7 @@ impl StreamSender {
             } else {
                 stats.hop_repairs += 1;
             }
-            symbol.queued = false;
             symbol.sent = now;
-            symbol.sends = symbol.sends.saturating_add(1);
-            symbol.flying = symbol.flying.saturating_add(u8::from(hop_feedback));
             let data = symbol.packet.clone();
             return Some(Outgoing { data, number: Some(number), urgent: false });
         }
@@ -399,8 +388,6 @@ impl StreamSender {
             return Some(Outgoing { data, number: None, urgent: true });
         };
         symbol.sent = now;
-        symbol.sends = symbol.sends.saturating_add(1);
-        symbol.flying = symbol.flying.saturating_add(1);
         let data = mark_again(&symbol.packet)?;
         Some(Outgoing { data, number: Some(number), urgent: true })
     }
@@ -414,9 +401,7 @@ impl StreamSender {
         stats: &mut FlowStats,
     ) -> Option<Outgoing> {
         let number = self.next();
-        let may = number < self.limit
-            && self.hop_sent < self.hop_credit
-            && number - self.base < MAX_WINDOW;
+        let may = number < self.limit && number < self.hop_limit && number - self.base < MAX_WINDOW;
         if !may || self.is_drained() {
             return None;
         }
@@ -434,22 +419,19 @@ impl StreamSender {
         self.end_made |= ends;
         let data = self.arena.split().freeze();
         self.symbol_bytes += length;
-        self.hop_sent += 1;
         self.symbols.push_back(Symbol {
             packet: data.clone(),
             sent: now,
-            sends: 1,
-            flying: 1,
-            arrived: false,
+            flight: Flight::default(),
             again: false,
-            queued: false,
         });
         if self.symbols.len() == 1 {
             self.clock.on_progress(now);
         }
         stats.symbols += 1;
         let idle = self.pending_bytes == 0;
-        let urgent = self.repeats.on_sent(now, number, total, idle, path, stats);
+        let (urgent, withheld) = self.repeats.on_sent(now, number, total, idle, path);
+        stats.protective_withheld += withheld;
         Some(Outgoing { data, number: Some(number), urgent })
     }
 
@@ -474,14 +456,6 @@ impl StreamSender {
         let probe = self.is_waiting().then(|| self.clock.probe_at(path));
         [self.repeats.poll_timeout(), probe].into_iter().flatten().min()
     }
-}
-
-/// How often a symbol goes out that was lost as often as it was sent. Everything behind it waits for what was lost again and again, so that
-/// it goes out more than once where that is rare enough to cost less than the stated share of all packets.
-fn copies(sends: u8, loss: f64) -> usize {
-    const SHARE: f64 = 0.003;
-    let rare = loss.clamp(0.001, 0.9).powi(i32::from(sends.max(1)));
-    if sends < 2 { 1 } else { 1 + ((SHARE / rare) as usize).min(2) }
 }
 
 /// A packet with a fresh combination of what is held of a batch.
