@@ -49,10 +49,13 @@ impl Flight {
         self.queued = true;
     }
 
-    /// It left, in this many pieces.
+    /// It left, in this many pieces; 0 when it fits the hop in no way.
     pub(crate) fn on_sent(&mut self, pieces: u8) {
         self.queued = false;
         self.sends = self.sends.saturating_add(1);
+        if pieces == 0 {
+            return;
+        }
         if pieces > 1 || self.split {
             (self.split, self.torn, self.flying) = (pieces > 1, false, pieces);
         } else {

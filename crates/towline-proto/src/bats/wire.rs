@@ -74,22 +74,26 @@ pub enum Packet {
         symbol: Bytes,
     },
     /// A combination of the columns of one batch.
-    Mixed {
-        /// Low 28 bits of the batch's number.
-        batch: u32,
-        /// As for a source symbol.
-        again: bool,
-        /// One for each column from the first on; those left out are zero.
-        coefficients: Bytes,
-        /// The symbol.
-        symbol: Bytes,
-    },
+    Mixed(Mixed),
     /// What the receiver at the far end has; relays pass it on.
     Report(Report),
     /// What the neighbour can take.
     Credit(Credit),
     /// A piece of a packet that did not fit the hop.
     Part(Part),
+}
+
+/// A combination of the columns of one batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mixed {
+    /// Low 28 bits of the batch's number.
+    pub batch: u32,
+    /// Answers what the receiver asked for: relays pass it on in any case.
+    pub again: bool,
+    /// One for each column from the first on; those left out are zero.
+    pub coefficients: Bytes,
+    /// The symbol.
+    pub symbol: Bytes,
 }
 
 /// What the receiver has, end to end. A later one replaces an earlier one.
@@ -157,7 +161,8 @@ impl Packet {
                     return Err(PacketError::TooShort);
                 }
                 let coefficients = data.split_to(count);
-                Ok(Packet::Mixed { batch, again: first & AGAIN != 0, coefficients, symbol: data })
+                let again = first & AGAIN != 0;
+                Ok(Packet::Mixed(Mixed { batch, again, coefficients, symbol: data }))
             }
             REPORT => Report::parse(&data).map(Packet::Report),
             CREDIT => Credit::parse(&data).map(Packet::Credit),
@@ -354,7 +359,7 @@ mod tests {
         put_mixed_header(77, false, &[0, 3, 9, 0, 0, 0, 0, 0], &mut data);
         data.extend_from_slice(b"symbol");
         let coefficients = Bytes::from_static(&[0, 3, 9]);
-        let mixed = Packet::Mixed { batch: 77, again: false, coefficients, symbol };
+        let mixed = Packet::Mixed(Mixed { batch: 77, again: false, coefficients, symbol });
         assert_eq!(Packet::parse(data.freeze()), Ok(mixed));
 
         let report = Report {

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use towline_code::{Combination, HeldBatch, packets_for_deficit};
 
 use super::clock::EndClock;
-use super::config::{FlowConfig, INITIAL_WINDOW, MAX_WINDOW};
+use super::config::{FlowConfig, HOP_WINDOW, INITIAL_WINDOW, MAX_WINDOW};
 use super::repeats::Repeats;
 use super::stats::FlowStats;
 use crate::bats::flight::{Flight, Verdict};
@@ -74,6 +74,8 @@ pub(super) struct StreamSender {
     /// When each batch from `answered_base` on was last given combinations.
     answered: VecDeque<Option<Instant>>,
     answered_base: u64,
+    /// The share of a batch that was missing when it was first asked for, smoothed.
+    missing: f64,
     mixing: Option<(u64, HeldBatch<Bytes>)>,
     repeats: Repeats,
     clock: EndClock,
@@ -105,11 +107,12 @@ impl StreamSender {
             symbols: VecDeque::new(),
             symbol_bytes: 0,
             limit: INITIAL_WINDOW,
-            hop_limit: INITIAL_WINDOW,
+            hop_limit: HOP_WINDOW,
             resend: VecDeque::new(),
             owed: VecDeque::new(),
             answered: VecDeque::new(),
             answered_base: 0,
+            missing: 0.0,
             mixing: None,
             repeats: Repeats::new(config.protection),
             clock: EndClock::new(now),
@@ -131,6 +134,11 @@ impl StreamSender {
     /// Whether the far end has everything, the end of the stream included if there is one.
     pub(super) fn is_acknowledged(&self) -> bool {
         self.is_drained() && self.symbols.is_empty()
+    }
+
+    /// The share of packets that do not arrive at the far end, roughly.
+    pub(super) fn loss(&self, path: &Path) -> f64 {
+        path.loss.max(self.missing)
     }
 
     pub(super) fn is_finishing(&self) -> bool {
@@ -171,7 +179,7 @@ impl StreamSender {
 
     /// The hop was replaced: nothing is known of what is under way, and what counted for the old one starts anew.
     pub(super) fn on_hop_changed(&mut self, now: Instant) {
-        self.hop_limit = self.base + INITIAL_WINDOW.max(self.symbols.len() as u64);
+        self.hop_limit = self.base + HOP_WINDOW;
         self.resend.clear();
         for (number, symbol) in (self.base..).zip(&mut self.symbols) {
             symbol.flight.reset();
@@ -254,13 +262,11 @@ impl StreamSender {
         }
     }
 
-    /// Without feedback at each hop: a batch that has had time to arrive is given what it lacks, once in a round trip.
+    /// Without feedback at each hop: a batch is given what it lacks, once in a round trip.
     fn answer(&mut self, now: Instant, batch: u64, deficit: usize, path: &Path) {
-        let round = self.clock.round_trip(path).mul_f64(1.1) + Duration::from_millis(2);
-        let (next, m) = (self.next(), self.geometry.size.columns() as u16);
-        let last = (0..m).rev().map(|column| self.geometry.number(batch, column));
-        let Some(last) = last.into_iter().find(|&number| number < next) else { return };
-        if self.symbol(last).is_none_or(|symbol| now.duration_since(symbol.sent) <= round) {
+        let round = self.clock.round_trip(path).mul_f64(1.25) + Duration::from_millis(10);
+        let m = self.geometry.size.columns();
+        if self.geometry.number(batch, 0) >= self.next() {
             return;
         }
         let oldest = self.geometry.position(self.base).0 / self.geometry.interleave()
@@ -278,13 +284,18 @@ impl StreamSender {
         if answered.is_some_and(|at| now.duration_since(at) <= round) {
             return;
         }
-        *answered = Some(now);
+        let repeated = answered.replace(now).is_some();
+        if !repeated {
+            self.missing += (deficit as f64 / m as f64 - self.missing) / 32.0;
+        }
         self.drawn += 1;
         let random =
             self.seed.rotate_left(17).wrapping_add(self.drawn.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let deficit = deficit.min(usize::from(m));
-        let count = packets_for_deficit(deficit, path.loss, random) as u32;
-        self.owed.push_back(Owed { batch, count: count.min(2 * u32::from(m)) });
+        let deficit = deficit.min(m);
+        // What was answered before and is still missing holds up all that follows.
+        let more = if repeated { 1 + deficit / 4 } else { 0 };
+        let count = (packets_for_deficit(deficit, path.loss, random) + more) as u32;
+        self.owed.push_back(Owed { batch, count: count.min(2 * m as u32) });
     }
 
     /// The next packet, made now. `idle` says that the hop could take more than there is.
@@ -318,6 +329,11 @@ impl StreamSender {
 
     fn poll_resend(&mut self, now: Instant, stats: &mut FlowStats) -> Option<Outgoing> {
         while let Some(number) = self.resend.pop_front() {
+            if number >= self.hop_limit {
+                // A new hop has not granted it yet; what follows is not older.
+                self.resend.push_front(number);
+                return None;
+            }
             let Some(symbol) = self.symbol(number) else { continue };
             if symbol.flight.has_arrived() && !symbol.again || symbol.flight.is_split() {
                 continue;
@@ -371,7 +387,7 @@ impl StreamSender {
         }
         let (_, held) = self.mixing.as_ref()?;
         self.drawn += 1;
-        mix(held, batch, false, self.seed, self.drawn)
+        mix(held, batch, true, self.seed, self.drawn)
     }
 
     /// Whether only a report can move things on: for a symbol or for the window.
@@ -459,7 +475,7 @@ impl StreamSender {
 }
 
 /// A packet with a fresh combination of what is held of a batch.
-fn mix<S: AsRef<[u8]>>(
+pub(in crate::bats) fn mix<S: AsRef<[u8]>>(
     held: &HeldBatch<S>,
     batch: u64,
     again: bool,
