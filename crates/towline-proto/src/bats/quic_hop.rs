@@ -217,7 +217,9 @@ impl QuicHop {
                 }
                 fin.then_some(StreamEvent::PeerSendShutdown)
             }
-            StreamEvent::Writable | StreamEvent::Readable | StreamEvent::SendComplete { .. } => None,
+            StreamEvent::Writable | StreamEvent::Readable | StreamEvent::SendComplete { .. } => {
+                None
+            }
             other => Some(other),
         }
     }

@@ -11,7 +11,9 @@ use towline_proto::bats::quic_hop::HopConfig;
 use towline_proto::quic::{CloseReason, ServerVerification};
 use towline_sim::{Bitrate, LinkConfig};
 
-use crate::world::{World, certificate, client_tls, connect_config, node_config, seed, server_tls, wall};
+use crate::world::{
+    World, certificate, client_tls, connect_config, node_config, seed, server_tls, wall,
+};
 
 fn link(rate: u64, delay: u64, loss: f64) -> LinkConfig {
     LinkConfig::lab(Bitrate::from_mbps(rate), Duration::from_millis(delay), loss)
@@ -42,7 +44,10 @@ fn a_stream_arrives_whole_under_loss_and_both_ends_learn_of_the_end() {
         assert!(took < Duration::from_secs(3), "seed {number}: {took:?}");
         // The connections below take leave of each other.
         world.simulation.run_for(Duration::from_secs(5)).unwrap();
-        assert_eq!(world.client().endpoint.stats().flows + world.server().endpoint.stats().flows, 0);
+        assert_eq!(
+            world.client().endpoint.stats().flows + world.server().endpoint.stats().flows,
+            0
+        );
     }
 }
 

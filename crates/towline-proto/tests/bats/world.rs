@@ -117,8 +117,9 @@ impl End {
     fn pump(&mut self, now: Instant) {
         while let Some(event) = self.endpoint.poll_event(now) {
             match event {
-                Event::Incoming { flow, .. } => self.flow = Some(flow),
-                Event::Flow(_, event) => {
+                // Only the first one counts.
+                Event::Incoming { flow, .. } => drop(self.flow.get_or_insert(flow)),
+                Event::Flow(flow, event) if self.flow == Some(flow) => {
                     self.acknowledged |= event == flow::Event::AllDataAcknowledged;
                     if event == flow::Event::ShutdownByPeer
                         && self.finishes
@@ -128,7 +129,7 @@ impl End {
                     }
                     self.events.push(event);
                 }
-                Event::Closed(flow, ended) => {
+                Event::Closed(flow, ended) if self.flow == Some(flow) => {
                     assert!(self.endpoint.flow(flow).is_none(), "nothing is found any more");
                     assert!(self.ended.is_none(), "the end comes once");
                     self.ended = Some(ended);

@@ -42,7 +42,11 @@ impl ConnectConfig {
     ///
     /// # Errors
     /// Names the first option that is out of range, or what is wrong with a certificate.
-    pub fn new(tls: ClientSettings, hop: &HopConfig, flow: FlowConfig) -> Result<Self, ConfigError> {
+    pub fn new(
+        tls: ClientSettings,
+        hop: &HopConfig,
+        flow: FlowConfig,
+    ) -> Result<Self, ConfigError> {
         flow.check()?;
         let connect_timeout = Duration::from_secs(30);
         Ok(ConnectConfig { hop: hop_client(tls, hop)?, flow, connect_timeout })
@@ -83,7 +87,11 @@ impl ListenConfig {
     ///
     /// # Errors
     /// Names the first option that is out of range, or what is wrong with a certificate.
-    pub fn new(tls: ServerSettings, hop: &HopConfig, flow: FlowConfig) -> Result<Self, ConfigError> {
+    pub fn new(
+        tls: ServerSettings,
+        hop: &HopConfig,
+        flow: FlowConfig,
+    ) -> Result<Self, ConfigError> {
         flow.check()?;
         Ok(ListenConfig { hop: hop_server(tls, hop)?, flow })
     }
@@ -134,7 +142,10 @@ impl RelaySettings {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let refuse = |option, expected| Err(ConfigError::Node { option, expected });
         if self.next.is_none() && self.allow.is_empty() {
-            return refuse("allow", "given when there is no next hop: nothing could go on from here");
+            return refuse(
+                "allow",
+                "given when there is no next hop: nothing could go on from here",
+            );
         }
         if self.max_memory < 64 << 20 {
             return refuse("max_memory", "at least 64 MiB");

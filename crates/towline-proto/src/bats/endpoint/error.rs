@@ -1,7 +1,7 @@
 //! How flows end that do not end by themselves, and what relays refuse.
 
-use crate::bats::flow;
 use super::route::RouteError;
+use crate::bats::flow;
 use crate::quic::CloseReason;
 
 /// Codes with which a relay or a server refuses or ends a flow. They travel as the code of a Close frame and of the hop's connection.
@@ -88,13 +88,17 @@ fn describe(reason: &CloseReason) -> String {
         CloseReason::IdleTimeout => "nothing came from it for too long".into(),
         CloseReason::HandshakeTimeout => "nobody answers there".into(),
         CloseReason::Unreachable => "it does not answer any more".into(),
-        CloseReason::StatelessReset => "it knows nothing of this connection, and was probably restarted".into(),
+        CloseReason::StatelessReset => {
+            "it knows nothing of this connection, and was probably restarted".into()
+        }
         CloseReason::VersionMismatch => "it speaks another version of QUIC".into(),
         CloseReason::Refused => "it refused the connection".into(),
         CloseReason::CertificateRejected { reason, .. } => format!("certificate: {reason}"),
         // RFC 9001, section 4.8, and RFC 7301, section 3.2: no_application_protocol.
         other if other.code() == 0x178 => "it does not speak towline-bats/1 there".into(),
-        CloseReason::LocalTransportError { code, reason } => format!("protocol error {code:#x}: {reason}"),
+        CloseReason::LocalTransportError { code, reason } => {
+            format!("protocol error {code:#x}: {reason}")
+        }
         CloseReason::PeerTransportError { code, reason } => {
             format!("it reports protocol error {code:#x}: {reason}")
         }

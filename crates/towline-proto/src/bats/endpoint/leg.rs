@@ -56,10 +56,6 @@ impl Leg {
         Leg { id, hop, state: State::Open, end: None, queued: 0 }
     }
 
-    pub(super) fn is_open(&self) -> bool {
-        matches!(self.state, State::Open) && self.end.is_none()
-    }
-
     pub(super) fn is_gone(&self) -> bool {
         matches!(self.state, State::Gone)
     }

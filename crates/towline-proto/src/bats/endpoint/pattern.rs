@@ -59,7 +59,9 @@ impl Pattern {
 
 fn within(ip: IpAddr, network: IpAddr, bits: u8) -> bool {
     let (ip, network, width) = match (ip.to_canonical(), network) {
-        (IpAddr::V4(ip), IpAddr::V4(net)) => (u128::from(u32::from(ip)), u128::from(u32::from(net)), 32),
+        (IpAddr::V4(ip), IpAddr::V4(net)) => {
+            (u128::from(u32::from(ip)), u128::from(u32::from(net)), 32)
+        }
         (IpAddr::V6(ip), IpAddr::V6(net)) => (u128::from(ip), u128::from(net), 128u32),
         _ => return false,
     };
@@ -160,7 +162,9 @@ mod tests {
 
     #[test]
     fn what_is_no_pattern_is_refused() {
-        for text in ["", "a", "a:", "a:0", "a:x", "*x:1", "**:1", "10.0.0.0/33:1", "name/8:1", "a b:1"] {
+        for text in
+            ["", "a", "a:", "a:0", "a:x", "*x:1", "**:1", "10.0.0.0/33:1", "name/8:1", "a b:1"]
+        {
             assert!(text.parse::<Pattern>().is_err(), "{text}");
         }
     }

@@ -238,8 +238,10 @@ impl Relay {
         };
         for entry in self.flows.iter() {
             add(&mut totals.packets, &entry.flow.stats());
-            let waiting = entry.up.hop.waiting().1 + entry.down.as_ref().map_or(0, |d| d.hop.waiting().1);
-            totals.held += entry.flow.stats().iter().map(|it| it.held).sum::<u64>() + waiting as u64;
+            let waiting =
+                entry.up.hop.waiting().1 + entry.down.as_ref().map_or(0, |d| d.hop.waiting().1);
+            totals.held +=
+                entry.flow.stats().iter().map(|it| it.held).sum::<u64>() + waiting as u64;
         }
         totals
     }
@@ -363,7 +365,10 @@ impl Relay {
             Some(format!("this relay carries {} flows already", self.flows.len()))
         } else if promised < least {
             Some("this relay's memory for flows is used up".to_owned())
-        } else if self.clients.get(&from.ip()).is_some_and(|&n| n >= self.settings.max_flows_per_client)
+        } else if self
+            .clients
+            .get(&from.ip())
+            .is_some_and(|&n| n >= self.settings.max_flows_per_client)
         {
             Some("this relay carries as many flows of this client as it may".to_owned())
         } else {
@@ -398,7 +403,13 @@ impl Relay {
         Some(key)
     }
 
-    fn count_refusal(&mut self, from: SocketAddr, to: Option<HopAddress>, code: u64, reason: String) {
+    fn count_refusal(
+        &mut self,
+        from: SocketAddr,
+        to: Option<HopAddress>,
+        code: u64,
+        reason: String,
+    ) {
         let kind = RefusalKind::from_code(code).unwrap_or(RefusalKind::Abuse);
         *self.totals.refused.entry(kind).or_default() += 1;
         self.events.push_back(RelayEvent::Refused { from, to, kind, reason });
@@ -474,7 +485,12 @@ impl Relay {
     }
 
     /// What the name of [`RelayEvent::Resolve`] stands for, or why it stands for nothing.
-    pub fn resolved(&mut self, now: Instant, flow: RelayFlowId, address: Result<SocketAddr, String>) {
+    pub fn resolved(
+        &mut self,
+        now: Instant,
+        flow: RelayFlowId,
+        address: Result<SocketAddr, String>,
+    ) {
         let waits = |entry: &Entry| matches!(entry.stage, Stage::Resolving(_));
         if !self.flows.get(flow.0).is_some_and(waits) {
             return;
@@ -558,13 +574,17 @@ impl Relay {
         {
             return Some(match end {
                 HopEnd::Closed { code, reason } => (*code, reason.clone()),
-                other if entry.down_ready => (refusal::HOP_LOST, format!("{} was lost: {other}", to())),
+                other if entry.down_ready => {
+                    (refusal::HOP_LOST, format!("{} was lost: {other}", to()))
+                }
                 other => (refusal::UNREACHABLE, format!("{} cannot be reached: {other}", to())),
             });
         }
         match entry.up.end() {
             Some(HopEnd::Closed { code, reason }) => return Some((*code, reason.clone())),
-            Some(other) => return Some((refusal::HOP_LOST, format!("{} was lost: {other}", entry.from))),
+            Some(other) => {
+                return Some((refusal::HOP_LOST, format!("{} was lost: {other}", entry.from)));
+            }
             None => {}
         }
         if entry.setup_by.is_some_and(|by| by <= now) {
@@ -585,7 +605,9 @@ impl Relay {
         let passed = entry.up_ready && entry.down_ready && entry.setup_by.is_none();
         entry.stage = Stage::Over;
         entry.reason.clone_from(&reason);
-        let text = Bytes::copy_from_slice(reason.get(..reason.floor_char_boundary(256)).unwrap_or_default().as_bytes());
+        let text = Bytes::copy_from_slice(
+            reason.get(..reason.floor_char_boundary(256)).unwrap_or_default().as_bytes(),
+        );
         let refused = RefusalKind::from_code(code).is_some();
         for leg in [Some(&mut entry.up), entry.down.as_mut()].into_iter().flatten() {
             match refused {
@@ -621,7 +643,8 @@ impl Relay {
         if over && entry.up.is_gone() && down_gone {
             return self.remove(key);
         }
-        let driven = entry.flow.poll_timeout().filter(|_| !over && entry.up_ready && entry.down_ready);
+        let driven =
+            entry.flow.poll_timeout().filter(|_| !over && entry.up_ready && entry.down_ready);
         let setup = entry.setup_by.filter(|_| !over).map(|by| by.max(now));
         let legs = [entry.up.poll_timeout(), entry.down.as_ref().and_then(Leg::poll_timeout)];
         let at = legs.into_iter().chain([driven, setup]).flatten().min();

@@ -11,7 +11,7 @@ use crate::varint;
 /// Most nodes that a route names, the target included, and most relays that a flow passes.
 pub const MAX_HOPS: usize = 16;
 /// The longest name of a host, octets (RFC 1035, section 2.3.4).
-pub const MAX_HOST: usize = 255;
+pub(super) const MAX_HOST: usize = 255;
 /// Most bytes of a route on the wire.
 pub const MAX_ROUTE: usize = 8 + MAX_HOPS * (2 + MAX_HOST + 8);
 
@@ -127,7 +127,7 @@ impl Route {
         Ok(Route { passed, rest })
     }
 
-    /// The message, byte by byte as `docs/bats.md` has it.
+    /// The message, byte by byte as `docs/bats-path.md` has it.
     pub fn encode(&self) -> Bytes {
         let mut body = BytesMut::new();
         body.extend_from_slice(&[VERSION, self.passed, self.rest.len() as u8]);
@@ -275,7 +275,8 @@ mod tests {
         for text in ["relay:1", "10.0.0.1:65535", "[::1]:7000", "a-b.c_d:80"] {
             assert_eq!(text.parse::<HopAddress>().unwrap().to_string(), text);
         }
-        for text in ["relay", ":1", "relay:0", "relay:65536", "::1:7000", "[x]:1", "a b:1", "a/b:1"] {
+        for text in ["relay", ":1", "relay:0", "relay:65536", "::1:7000", "[x]:1", "a b:1", "a/b:1"]
+        {
             assert_eq!(text.parse::<HopAddress>(), Err(RouteError::Address), "{text}");
         }
         let literal: HopAddress = "[::1]:7000".parse().unwrap();

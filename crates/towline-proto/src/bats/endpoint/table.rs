@@ -97,10 +97,9 @@ impl<E> Table<E> {
 
     pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
         let slots = self.slots.iter().zip(0..);
-        slots.filter(|(slot, _)| slot.entry.is_some()).map(|(slot, index)| Key {
-            index,
-            generation: slot.generation,
-        })
+        slots
+            .filter(|(slot, _)| slot.entry.is_some())
+            .map(|(slot, index)| Key { index, generation: slot.generation })
     }
 
     pub(super) fn remove(&mut self, key: Key) -> Option<E> {
