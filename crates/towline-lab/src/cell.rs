@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use towline_proto::bats::congestion::Control;
 use towline_sim::{Bitrate, LinkConfig, Loss, Simulation};
 
-use crate::raw;
+use crate::bulk::BulkNode;
+use crate::raw::RawNode;
+use crate::{chain, fairness};
 use crate::report::Report;
 
 /// What runs over the network.
@@ -13,6 +15,10 @@ use crate::report::Report;
 pub enum Mode {
     /// Nothing but the hop itself: datagrams of full size, as many as it takes. It measures the congestion controller. One hop.
     Raw,
+    /// QUIC streams with CUBIC, end to end.
+    QuicCubic,
+    /// QUIC streams with BBRv3, end to end.
+    QuicBbr,
 }
 
 impl Mode {
@@ -20,6 +26,8 @@ impl Mode {
     pub fn name(self) -> &'static str {
         match self {
             Mode::Raw => "raw",
+            Mode::QuicCubic => "quic-cubic",
+            Mode::QuicBbr => "quic-bbr",
         }
     }
 }
@@ -47,6 +55,10 @@ pub struct Cell {
     pub warmup: Duration,
     /// The congestion controller of every hop.
     pub control: Control,
+    /// Flows of ours beside each other; more than one share the link.
+    pub flows: u8,
+    /// QUIC flows with CUBIC beside them.
+    pub cubic: u8,
     /// For all random numbers.
     pub seed: u64,
     /// Prints the controller's state while it runs.
@@ -66,6 +78,8 @@ impl Default for Cell {
             duration: Duration::from_secs(30),
             warmup: Duration::from_secs(5),
             control: Control::Coded,
+            flows: 1,
+            cubic: 0,
             seed: 1,
             trace: false,
         }
@@ -132,7 +146,14 @@ fn base() -> Instant {
 /// # Errors
 /// [`LabError`].
 pub fn run(cell: &Cell) -> Result<Report, LabError> {
+    if cell.flows > 1 || cell.cubic > 0 {
+        return fairness::run(cell);
+    }
     match cell.mode {
-        Mode::Raw => raw::run(cell),
+        Mode::Raw => chain::end_to_end(cell, |place| RawNode::new(cell, place)),
+        Mode::QuicCubic => {
+            chain::end_to_end(cell, |place| BulkNode::new(cell, Control::Cubic, place))
+        }
+        Mode::QuicBbr => chain::end_to_end(cell, |place| BulkNode::new(cell, Control::Bbr3, place)),
     }
 }

@@ -28,6 +28,20 @@ impl Meter {
     pub(crate) fn total(&self) -> u64 {
         self.total
     }
+
+    pub(crate) fn steady(&self) -> u64 {
+        self.steady
+    }
+
+    /// Several together.
+    pub(crate) fn sum(meters: &[&Meter]) -> Meter {
+        let mut sum = meters
+            .first()
+            .map_or(Meter::new(Instant::now(), Duration::ZERO), |first| (*first).clone());
+        sum.total = meters.iter().map(|meter| meter.total).sum();
+        sum.steady = meters.iter().map(|meter| meter.steady).sum();
+        sum
+    }
 }
 
 /// The figures of one run. Rates are bits per second.
@@ -45,6 +59,8 @@ pub struct Report {
     pub wire: f64,
     /// Packets dropped by the first link's queue.
     pub overflow: u64,
+    /// What each of several flows got without the warm-up, those with CUBIC first.
+    pub shares: Vec<f64>,
 }
 
 impl Report {
@@ -56,6 +72,7 @@ impl Report {
             limit: cell.limit(),
             wire: 0.0,
             overflow: 0,
+            shares: Vec::new(),
             cell: cell.clone(),
         }
     }
@@ -63,6 +80,19 @@ impl Report {
     /// Goodput over what is possible.
     pub fn ratio(&self) -> f64 {
         self.goodput / self.limit
+    }
+
+    /// Jain's index of our own flows' shares: 1 when all are equal, 1/n when one has all.
+    pub fn jain(&self) -> Option<f64> {
+        let shares = self.shares.get(usize::from(self.cell.cubic)..).filter(|own| !own.is_empty())?;
+        let sum: f64 = shares.iter().sum();
+        let squares: f64 = shares.iter().map(|share| share * share).sum();
+        Some(sum * sum / (shares.len() as f64 * squares.max(1.0)))
+    }
+
+    /// What is on the wire beyond what is delivered, as a share of the latter.
+    pub fn overhead(&self) -> f64 {
+        if self.goodput > 0.0 { self.wire / self.goodput - 1.0 } else { 0.0 }
     }
 
     /// The same without the warm-up.
