@@ -2,7 +2,7 @@
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::commands::{cert, connect, demo, listen, perf};
+use crate::commands::{cert, connect, demo, lab, listen, perf};
 
 /// Messages over connections that hold on bad networks.
 ///
@@ -42,6 +42,7 @@ pub(crate) enum Command {
     Connect(connect::Arguments),
     Perf(perf::Arguments),
     Demo(demo::Arguments),
+    Lab(lab::Arguments),
 }
 
 /// How much goes to standard error.

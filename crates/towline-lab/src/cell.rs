@@ -22,6 +22,9 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// All of them.
+    pub const ALL: [Mode; 3] = [Mode::Raw, Mode::QuicCubic, Mode::QuicBbr];
+
     /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
@@ -61,8 +64,8 @@ pub struct Cell {
     pub cubic: u8,
     /// For all random numbers.
     pub seed: u64,
-    /// Prints the controller's state while it runs.
-    pub trace: bool,
+    /// Whether this is a baseline beside another cell.
+    pub peer: bool,
 }
 
 impl Default for Cell {
@@ -81,7 +84,7 @@ impl Default for Cell {
             flows: 1,
             cubic: 0,
             seed: 1,
-            trace: false,
+            peer: false,
         }
     }
 }
@@ -105,6 +108,26 @@ pub enum LabError {
 }
 
 impl Cell {
+    fn check(&self) -> Result<(), LabError> {
+        let refuse = |text: &str| Err(LabError::Parameter(text.to_owned()));
+        if !(1..=32).contains(&self.hops) {
+            return refuse("a chain has 1 to 32 hops");
+        }
+        if self.mode == Mode::Raw && self.hops != 1 {
+            return refuse("the raw mode measures one hop");
+        }
+        if !(0.0..1.0).contains(&self.loss) {
+            return refuse("loss is a share from 0 to below 1");
+        }
+        if self.flows == 0 || self.flows > 64 || self.cubic > 64 {
+            return refuse("1 to 64 flows share a link");
+        }
+        if self.duration <= self.warmup {
+            return refuse("the run must be longer than its warm-up");
+        }
+        Ok(())
+    }
+
     /// One direction of each link.
     pub(crate) fn link(&self) -> LinkConfig {
         let link = LinkConfig::lab(self.rate, self.delay, self.loss);
@@ -146,6 +169,7 @@ fn base() -> Instant {
 /// # Errors
 /// [`LabError`].
 pub fn run(cell: &Cell) -> Result<Report, LabError> {
+    cell.check()?;
     if cell.flows > 1 || cell.cubic > 0 {
         return fairness::run(cell);
     }

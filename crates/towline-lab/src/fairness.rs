@@ -21,7 +21,7 @@ pub(crate) fn run(cell: &Cell) -> Result<Report, LabError> {
     let all = cell.flows + cell.cubic;
     let (ends, forward) = flow::dumbbell(&mut simulation, &cell.link(), all)?;
     let mut cubic: Vec<NodeId<BulkNode>> = Vec::new();
-    let mut ours: Vec<flow::Pair<RawNode>> = Vec::new();
+    let mut ours: Vec<NodeId<RawNode>> = Vec::new();
     for (number, ends) in (0..all).zip(ends) {
         let start = STAGGER * u32::from(number);
         let number = number.into();
@@ -30,35 +30,14 @@ pub(crate) fn run(cell: &Cell) -> Result<Report, LabError> {
             cubic.push(flow::add(&mut simulation, cell, ends, number, start, make)?.receiver);
         } else {
             let make = |place: &_| RawNode::new(cell, place);
-            ours.push(flow::add(&mut simulation, cell, ends, number, start, make)?);
+            ours.push(flow::add(&mut simulation, cell, ends, number, start, make)?.receiver);
         }
-    }
-    let mut at = Duration::ZERO;
-    let mut shown = vec![0; ours.len()];
-    while cell.trace && at < cell.duration {
-        at += Duration::from_millis(250);
-        simulation.run_to(at)?;
-        let mut line = format!("{:6.2}", at.as_secs_f64());
-        for (pair, shown) in ours.iter().zip(&mut shown) {
-            let total = simulation.node(pair.receiver).meter().total();
-            let path = simulation.node(pair.sender).path().unwrap();
-            line += &format!(
-                " | {:6.1} C {:6.1} q {:5.2} m {:5.1} l {:.3}",
-                (total - *shown) as f64 * 8.0 / 0.25e6,
-                path.rate as f64 * 8.0 / 1e6,
-                path.rtt.saturating_sub(path.min_rtt).as_secs_f64() * 1e3,
-                path.min_rtt.as_secs_f64() * 1e3,
-                path.loss
-            );
-            *shown = total;
-        }
-        eprintln!("{line}");
     }
     simulation.run_to(cell.duration)?;
     let meters: Vec<&Meter> = cubic
         .iter()
         .map(|node| simulation.node(*node).meter())
-        .chain(ours.iter().map(|pair| simulation.node(pair.receiver).meter()))
+        .chain(ours.iter().map(|node| simulation.node(*node).meter()))
         .collect();
     let mut report = Report::new(cell, &Meter::sum(&meters));
     let time = cell.duration.saturating_sub(cell.warmup).as_secs_f64().max(1e-9);

@@ -3,7 +3,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use towline_proto::bats::hop::Path;
 use towline_sim::{HostId, LinkConfig, LinkId, Node, NodeId, Simulation};
 
 use crate::cell::{Cell, LabError};
@@ -23,10 +22,6 @@ pub(crate) trait Flow: Node {
     fn meter(&self) -> &Meter;
     /// Why it failed, if it did.
     fn failure(&self) -> Option<&str>;
-    /// What is known of its path.
-    fn path(&self) -> Option<Path> {
-        None
-    }
 }
 
 /// Where the two ends of a flow are.

@@ -12,6 +12,8 @@ mod flow;
 mod quic_node;
 mod raw;
 mod report;
+mod scenario;
 
 pub use cell::{Cell, LabError, Mode, run};
 pub use report::Report;
+pub use scenario::{Changes, Scenario};

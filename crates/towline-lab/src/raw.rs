@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use towline_proto::bats::hop::{Hop, Packet, Path};
+use towline_proto::bats::hop::{Hop, Packet};
 use towline_proto::bats::quic_hop::{ALPN, HopConfig, QuicHop};
 use towline_proto::quic::EndpointConfig;
 use towline_sim::{Delivery, Node, Transmit};
@@ -74,10 +74,6 @@ impl Flow for RawNode {
 
     fn failure(&self) -> Option<&str> {
         self.quic.failure.as_deref()
-    }
-
-    fn path(&self) -> Option<Path> {
-        Some(self.hop.path())
     }
 }
 

@@ -7,7 +7,7 @@ use crate::cell::Cell;
 /// Bytes that arrived, by time.
 #[derive(Clone, Debug)]
 pub(crate) struct Meter {
-    base: Instant,
+    base: Option<Instant>,
     warmup: Duration,
     total: u64,
     steady: u64,
@@ -15,18 +15,14 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) fn new(base: Instant, warmup: Duration) -> Self {
-        Meter { base, warmup, total: 0, steady: 0 }
+        Meter { base: Some(base), warmup, total: 0, steady: 0 }
     }
 
     pub(crate) fn add(&mut self, now: Instant, bytes: u64) {
         self.total += bytes;
-        if now.saturating_duration_since(self.base) >= self.warmup {
+        if self.base.is_some_and(|base| now.saturating_duration_since(base) >= self.warmup) {
             self.steady += bytes;
         }
-    }
-
-    pub(crate) fn total(&self) -> u64 {
-        self.total
     }
 
     pub(crate) fn steady(&self) -> u64 {
@@ -35,12 +31,12 @@ impl Meter {
 
     /// Several together.
     pub(crate) fn sum(meters: &[&Meter]) -> Meter {
-        let mut sum = meters
+        let (base, warmup) = meters
             .first()
-            .map_or(Meter::new(Instant::now(), Duration::ZERO), |first| (*first).clone());
-        sum.total = meters.iter().map(|meter| meter.total).sum();
-        sum.steady = meters.iter().map(|meter| meter.steady).sum();
-        sum
+            .map_or((None, Duration::ZERO), |first| (first.base, first.warmup));
+        let total = meters.iter().map(|meter| meter.total).sum();
+        let steady = meters.iter().map(|meter| meter.steady).sum();
+        Meter { base, warmup, total, steady }
     }
 }
 
