@@ -16,6 +16,7 @@ cargo xtask <command>
   fuzz all [SECONDS]       every fuzz target, one after the other
   soak [SECONDS]           sessions under random cuts, 60 seconds if not told
   deny                     licences, advisories and sources of all dependencies (installs cargo-deny)
+  header                   write include/c/towline.h from the sources
   features                 every combination of features that means something builds
 ";
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         ["fuzz", target, rest @ ..] => fuzz::one(target, rest.first().copied()),
         ["soak", rest @ ..] => soak::soak(rest.first().copied()),
         ["deny"] => suite::deny(),
+        ["header"] => suite::header(),
         ["features"] => suite::features(),
         _ => Err(USAGE.to_owned()),
     };

@@ -16,6 +16,13 @@ pub(crate) fn test() -> Outcome {
         ("npm", "npm"),
         ("chromium", "chromium"),
         ("valgrind", "valgrind"),
+        // What C and C++ programs are built with.
+        ("gcc", "gcc"),
+        ("g++", "g++"),
+        ("clang", "clang"),
+        ("cmake", "cmake"),
+        ("pkg-config", "pkg-config"),
+        ("openssl", "openssl"),
     ])?;
     step("formatting", &mut cargo(&["fmt", "--all", "--check"]))?;
     let lints = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
@@ -84,6 +91,13 @@ fn memcheck() -> Outcome {
         "valgrind",
         cargo(&arguments).env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", valgrind),
     )
+}
+
+/// Writes `towline.h`, and the list of exported symbols, from the sources.
+pub(crate) fn header() -> Outcome {
+    let arguments =
+        ["test", "--quiet", "-p", "towline-capi", "--test", "header", "--test", "symbols"];
+    step("towline.h", cargo(&arguments).env("TOWLINE_WRITE_HEADER", "1"))
 }
 
 /// One of the comparisons; the options go to it.

@@ -2,7 +2,7 @@
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::commands::{cert, connect, demo, lab, listen, perf};
+use crate::commands::{cert, connect, demo, lab, link, listen, perf};
 
 /// Messages over connections that hold on bad networks.
 ///
@@ -41,6 +41,7 @@ pub(crate) enum Command {
     Listen(listen::Arguments),
     Connect(connect::Arguments),
     Perf(perf::Arguments),
+    Link(Box<link::Arguments>),
     Demo(demo::Arguments),
     Lab(lab::Arguments),
 }

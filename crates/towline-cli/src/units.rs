@@ -28,19 +28,32 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     scaled(text, 1024.0)
 }
 
-/// A rate in bits per second; suffixes are powers of 1000.
+/// A rate in bits per second; suffixes are powers of 1000, and may be followed by "bit".
 pub(crate) fn rate(text: &str) -> Result<u64, String> {
-    match scaled(text, 1000.0)? {
+    let number = text.strip_suffix("bit").unwrap_or(text);
+    match scaled(number, 1000.0)? {
         0 => Err("a rate must be above 0".into()),
         rate => Ok(rate),
     }
 }
 
-/// A time: seconds, or a number followed by ms, s, m or h.
+/// A share: a number from 0 to 1, or a percentage.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    let (number, unit) = match text.strip_suffix('%') {
+        Some(number) => (number.trim_end(), 100.0),
+        None => (text, 1.0),
+    };
+    let wrong = || format!("`{text}` is not a share, such as 2% or 0.02");
+    let share = number.parse::<f64>().map_err(|_| wrong())? / unit;
+    (0.0..=1.0).contains(&share).then_some(share).ok_or_else(wrong)
+}
+
+/// A time: seconds, or a number followed by us, ms, s, m or h.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a time; write seconds, or for instance 250ms, 10s, 5m");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match text.get(digits.len()..).unwrap_or_default() {
+        "us" => 1e-6,
         "ms" => 0.001,
         "" | "s" => 1.0,
         "m" => 60.0,
@@ -96,10 +109,19 @@ mod tests {
         assert_eq!(size("1t"), Ok(1 << 40));
         assert_eq!(rate("100M"), Ok(100_000_000));
         assert_eq!(rate("2.5g"), Ok(2_500_000_000));
+        assert_eq!((rate("100mbit"), rate("9bit")), (Ok(100_000_000), Ok(9)));
         for wrong in ["", "k", "-1", "1x", "1kk", "nan", "inf", "1e40", "9999999T"] {
             assert!(size(wrong).is_err(), "{wrong}");
         }
         assert!(rate("0").is_err());
+    }
+
+    #[test]
+    fn shares_are_numbers_or_percentages() {
+        assert_eq!((share("2%"), share("0.02"), share("100%")), (Ok(0.02), Ok(0.02), Ok(1.0)));
+        for wrong in ["", "%", "2", "-1%", "101%", "nan", "x"] {
+            assert!(share(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -37,7 +37,6 @@ impl Basis {
         }
     }
 
-    #[cfg(test)]
     pub(crate) fn rank(&self) -> usize {
         self.known.count_ones() as usize + self.pivots.len()
     }

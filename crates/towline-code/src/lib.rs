@@ -15,6 +15,7 @@
 //! | parameters of a block | [`BlockCode`], [`BlockParameters`], [`Degrees`] |
 //! | sender | [`BlockEncoder`] |
 //! | relay | [`Recoder`], [`RecodingTable`], [`packets_for_deficit`] |
+//! | a batch on its own, at any node | [`HeldBatch`] |
 //! | receiver | [`BlockDecoder`], [`DecoderLimits`] |
 //! | low latency without blocks | [`WindowEncoder`], [`WindowDecoder`], [`RepairPace`] |
 //! | the field | [`gf256`] |
@@ -67,6 +68,7 @@ pub mod fuzzing;
 mod generator;
 #[allow(unsafe_code)]
 pub mod gf256;
+mod held;
 mod prng;
 mod recoder;
 #[cfg(test)]
@@ -81,6 +83,7 @@ pub use batch::{
 pub use decoder::{BlockDecoder, DecoderLimits, Outcome, Progress};
 pub use encoder::BlockEncoder;
 pub use error::{DecodeError, EncodeError, ParameterError, RecodeError};
+pub use held::HeldBatch;
 pub use recoder::{Pushed, Recoder, RecoderConfig, Verdict};
 pub use window::{
     RepairPace, WindowConfig, WindowDecoder, WindowEncoder, WindowOutcome, WindowProgress,

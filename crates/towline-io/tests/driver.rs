@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use socket2::{Domain, Socket, Type};
 use towline_io::{
     CancelGrade, Completion, Driver, DriverChoice, DriverConfig, DriverKind, Ecn, Event,
-    IssueError, OpId, Received, SocketId, Transmit, UdpOptions,
+    IssueError, OpId, Received, SocketId, Transmit, TransmitRef, UdpOptions,
 };
 
 /// Fails a test that would hang; never reached by one that passes.
@@ -188,6 +188,7 @@ for_each_driver! {
     congestion_marks_and_local_addresses_round_trip
     datagram_receives_are_cancelled_and_resumed
     datagram_sends_are_refused_and_fail_one_by_one
+    datagrams_are_sent_at_once_from_borrowed_memory
     datagrams_over_ipv6_and_mapped_addresses
     random_interaction_delivers_everything_once_in_order
 }
@@ -1211,6 +1212,49 @@ fn datagram_sends_are_refused_and_fail_one_by_one(choice: DriverChoice) {
     let Event::DatagramsSent(sent) = rig.expect_op(op) else { panic!() };
     assert!(is_cancelled(&sent.result.unwrap_err()));
     assert_eq!(rig.driver.queued(near), 0);
+}
+
+fn datagrams_are_sent_at_once_from_borrowed_memory(choice: DriverChoice) {
+    let none = {
+        let mut options = UdpOptions::default();
+        (options.gso, options.batch) = (false, false);
+        options
+    };
+    for options in [UdpOptions::default(), none] {
+        let Some(mut rig) = Rig::new(choice) else { return };
+        let (near, far, addr) = udp_pair(&mut rig, options);
+        rig.driver.udp_recv(far).unwrap();
+        let data = pattern(7, 25_000);
+        let borrowed = |destination, contents, segment_size| {
+            let (source, ecn) = (None, Some(Ecn::Ect0));
+            TransmitRef { destination, source, ecn, segment_size, contents }
+        };
+        let wrong = "[::1]:9".parse().unwrap();
+        let sent = rig.driver.udp_send_now(
+            near,
+            &[
+                borrowed(addr, &data[..], Some(1200)),
+                borrowed(wrong, b"lost", None),
+                borrowed(addr, b"last", None),
+            ],
+        );
+        let sent = sent.unwrap();
+        assert_eq!((sent.bytes, sent.queued), (25_004, 0));
+        assert!(sent.error.is_some(), "no IPv4 socket sends to IPv6");
+        let mut expected: Vec<Vec<u8>> = data.chunks(1200).map(<[u8]>::to_vec).collect();
+        expected.push(b"last".to_vec());
+        assert_eq!(datagrams(&mut rig, far, expected.len()), expected);
+        // Behind what waits already they wait too, and stay in order.
+        let first = rig.driver.udp_send(near, transmit(addr, Bytes::from_static(b"1"), None));
+        let sent = rig.driver.udp_send_now(near, &[borrowed(addr, b"2", None)]).unwrap();
+        assert_eq!((sent.bytes, sent.queued, rig.driver.queued(near)), (0, 1, 2));
+        assert!(matches!(rig.expect_op(first.unwrap()), Event::DatagramsSent(_)));
+        rig.expect("the copy", |completion| matches!(completion.event, Event::DatagramsSent(_)));
+        assert_eq!(datagrams(&mut rig, far, 2), [b"1", b"2"]);
+        let long = vec![0; 70_000];
+        let refused = rig.driver.udp_send_now(near, &[borrowed(addr, &long, None)]);
+        assert!(matches!(refused, Err(IssueError::Invalid)));
+    }
 }
 
 fn datagrams_over_ipv6_and_mapped_addresses(choice: DriverChoice) {

@@ -92,6 +92,9 @@ impl fmt::Display for Wire {
 /// listening and means "any free port"; [`Listener::local_address`](crate::Listener::local_address) tells which. Only
 /// `ws` and `wss` have a path and a query.
 ///
+/// `name+tcp://...`, and the same of the other wires, is opened by the [socket factory](crate::socket_factory) of that name;
+/// host, port and path are then whatever it makes of them.
+///
 /// ```
 /// use towline::{Address, Wire};
 ///
@@ -104,6 +107,8 @@ impl fmt::Display for Wire {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
+    /// The socket factory in front of the wire.
+    factory: Option<Box<str>>,
     wire: Wire,
     host: Box<str>,
     port: u16,
@@ -116,10 +121,18 @@ impl Address {
     pub fn parse(url: &str) -> Result<Address, AddressError> {
         let (scheme, rest) =
             url.split_once("://").ok_or_else(|| AddressError::NoScheme { url: url.into() })?;
-        let wire = Wire::from_scheme(scheme)
+        let (factory, name) = match scheme.split_once('+') {
+            Some((factory, name)) => (Some(factory), name),
+            None => (None, scheme),
+        };
+        let wire = Wire::from_scheme(name)
+            .filter(|_| factory.is_none_or(is_factory_name))
             .ok_or_else(|| AddressError::UnknownScheme { scheme: scheme.into() })?;
         if let Some(feature) = wire.missing_feature() {
             return Err(AddressError::NotBuilt { wire, feature });
+        }
+        if let Some(factory) = factory {
+            return Address::through_factory(url, factory, wire, rest);
         }
         let (authority, path) = match wire.is_websocket() {
             true => split_path(url, rest)?,
@@ -141,12 +154,60 @@ impl Address {
                 .parse()
                 .map_err(|_| AddressError::BadPort { url: url.into(), port: port.into() })?,
         };
-        Ok(Address { wire, host: host.into(), port, path })
+        Ok(Address { factory: None, wire, host: host.into(), port, path })
+    }
+
+    /// What follows the scheme of an address that names a factory: host, port and path are the factory's matter, and any of
+    /// them may be missing.
+    fn through_factory(
+        url: &str,
+        factory: &str,
+        wire: Wire,
+        rest: &str,
+    ) -> Result<Address, AddressError> {
+        let (authority, path) = split_path(url, rest)?;
+        let (host, port) = match split_host_port(url, authority, Some(0))? {
+            (host, Port::Default(port)) => (host, port),
+            (host, Port::Written(port)) => {
+                let number = port.parse();
+                let bad = |_| AddressError::BadPort { url: url.into(), port: port.into() };
+                (host, number.map_err(bad)?)
+            }
+        };
+        let factory = Some(factory.to_ascii_lowercase().into());
+        Ok(Address { factory, wire, host: host.into(), port, path })
+    }
+
+    /// The same, opened by the factory of another address.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn with_factory_of(mut self, other: &Address) -> Address {
+        self.factory.clone_from(&other.factory);
+        self
+    }
+
+    /// The URL without the factory, as a WebSocket's server is to see it.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn url(&self) -> String {
+        if self.factory.is_none() {
+            return self.to_string();
+        }
+        let host = if self.host.is_empty() { "localhost" } else { &*self.host };
+        let port = match (self.port, self.wire.default_port()) {
+            (0, Some(port)) => port,
+            (port, _) => port,
+        };
+        Address::from_parts(self.wire, host, port, &self.path).to_string()
+    }
+
+    /// The name of the [socket factory](crate::socket_factory) that opens it: what is in front of the `+` of
+    /// `serial+tcp://board`.
+    pub fn factory(&self) -> Option<&str> {
+        self.factory.as_deref()
     }
 
     pub(crate) fn from_parts(wire: Wire, host: &str, port: u16, path: &str) -> Address {
         let path = if path == "/" { "" } else { path };
-        Address { wire, host: host.into(), port, path: path.into() }
+        Address { factory: None, wire, host: host.into(), port, path: path.into() }
     }
 
     /// The wire that the scheme picked.
@@ -159,7 +220,7 @@ impl Address {
         &self.host
     }
 
-    /// The port.
+    /// The port; 0 if an address that names a factory has none.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -175,6 +236,12 @@ impl Address {
         self.port = port;
         self
     }
+}
+
+/// Whether it may name a factory: letters, digits, `-` and `.` (RFC 3986 section 3.1, without the plus).
+pub(crate) fn is_factory_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.')
 }
 
 /// Splits what follows the scheme of a WebSocket address into authority, and path with query (RFC 6455 section 3).
@@ -244,6 +311,13 @@ impl FromStr for Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(factory) = &self.factory {
+            write!(f, "{factory}+")?;
+            if self.port == 0 {
+                let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+                return write!(f, "{}://{open}{}{close}{}", self.wire, self.host, self.path);
+            }
+        }
         if self.host.contains(':') {
             write!(f, "{}://[{}]:{}{}", self.wire, self.host, self.port, self.path)
         } else {

@@ -37,6 +37,7 @@ pub(crate) struct Options {
     pub(crate) tls: Tls,
     #[cfg(feature = "websocket")]
     pub(crate) websocket: crate::websocket::Checked,
+    pub(crate) factories: crate::socket_factory::Factories,
 }
 
 /// Everything but TLS. The builder's methods say what each value means.
@@ -55,6 +56,7 @@ pub(crate) struct Plain {
     pub(crate) backoff: Duration,
     pub(crate) backoff_cap: Duration,
     pub(crate) head_start: Duration,
+    pub(crate) return_to_better: Option<Duration>,
     pub(crate) connect_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) max_connections: usize,
@@ -84,6 +86,7 @@ impl Default for Plain {
             backoff: Duration::from_millis(20),
             backoff_cap: Duration::from_secs(5),
             head_start: Duration::from_millis(250),
+            return_to_better: None,
             connect_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
             max_connections: 65_536,
@@ -112,6 +115,14 @@ impl Config {
     /// Starts from the defaults.
     pub fn builder() -> ConfigBuilder {
         ConfigBuilder::default()
+    }
+
+    /// The factory that opens an address, if one does.
+    pub(crate) fn factory_for(
+        &self,
+        address: &crate::Address,
+    ) -> Option<Arc<dyn crate::socket_factory::SocketFactory>> {
+        self.0.factories.find(address).cloned()
     }
 
     /// The session's part.
@@ -144,6 +155,7 @@ impl Default for Config {
                 None,
             ),
             plain,
+            factories: Default::default(),
             session: std::sync::OnceLock::new(),
             #[cfg(feature = "tls")]
             tls: Tls {
@@ -170,6 +182,7 @@ pub struct ConfigBuilder {
     pub(crate) websocket: crate::websocket::Options,
     #[cfg(feature = "tls")]
     tls: TlsOptions,
+    pub(crate) factories: crate::socket_factory::Factories,
 }
 
 #[cfg(feature = "tls")]
@@ -271,6 +284,15 @@ impl ConfigBuilder {
     /// 250 ms (RFC 8305 section 5).
     pub fn head_start(mut self, time: Duration) -> Self {
         self.plain.head_start = time;
+        self
+    }
+
+    /// Addresses are listed in order of preference. While a session runs over another one than the first, try the better
+    /// ones again this often, with up to a quarter of jitter, and move the session to the first that answers: nothing is
+    /// lost or doubled by it. A wire that answers and then does not carry the session is tried half as often each time, down
+    /// to a 64th. 10 ms to 1 day. Default: stay with what works until it is lost.
+    pub fn return_to_better(mut self, every: Duration) -> Self {
+        self.plain.return_to_better = Some(every);
         self
     }
 
@@ -470,6 +492,7 @@ impl ConfigBuilder {
             tls,
             #[cfg(feature = "websocket")]
             websocket,
+            factories: self.factories.check()?,
         })))
     }
 }
@@ -504,6 +527,9 @@ impl Plain {
         time("backoff base", self.backoff, ms(1), ms(60_000), "1 ms to 1 min")?;
         time("backoff cap", self.backoff_cap, self.backoff, hour, "from the base to 1 h")?;
         time("head_start", self.head_start, ms(1), ms(60_000), "1 ms to 1 min")?;
+        if let Some(every) = self.return_to_better {
+            time("return_to_better", every, ms(10), 24 * hour, "10 ms to 1 day")?;
+        }
         time("connect_timeout", self.connect_timeout, ms(1), hour / 6, "1 ms to 10 min")?;
         time("close_timeout", self.close_timeout, Duration::ZERO, hour / 6, "0 to 10 min")?;
         if let Some(interval) = self.tcp_keep_alive {

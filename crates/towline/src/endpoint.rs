@@ -1,7 +1,7 @@
 //! Endpoints: connecting and listening with one configuration.
 
 use std::collections::HashMap;
-use std::net::ToSocketAddrs;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -111,6 +111,14 @@ impl Endpoint {
         let wire = addresses.first().map_or(crate::Wire::Tcp, Address::wire);
         let mixed = addresses.iter().any(|a| a.wire().has_session() != wire.has_session());
         let refused = refused.or(mixed.then_some(ConnectError::MixedWires));
+        let config = &self.shared.config;
+        let unknown = |to: &&Address| to.factory().is_some() && config.factory_for(to).is_none();
+        let refused = refused.or_else(|| {
+            let unknown = addresses.iter().find(unknown)?;
+            let scheme = format!("{}+{}", unknown.factory().unwrap_or_default(), unknown.wire());
+            let scheme = scheme.into();
+            Some(ConnectError::Address(crate::AddressError::UnknownScheme { scheme }))
+        });
         let Some(thread) = lightest(&self.shared.threads) else {
             return self.refused(wire, stopped());
         };
@@ -136,7 +144,8 @@ impl Endpoint {
         Connecting { connection: Some(Connection { shared }), key: None }
     }
 
-    /// Listens; connections come out of [`Listener::accept`]. A host name is resolved on the calling thread.
+    /// Listens; connections come out of [`Listener::accept`]. A host name is resolved on the calling thread. An address with
+    /// the name of a socket factory in front, any name, opens no socket: connections come by [`Listener::attach`].
     pub fn listen(&self, on: impl IntoAddresses) -> Result<Listener, ListenError> {
         self.start_listening(on, None)
     }
@@ -171,16 +180,19 @@ impl Endpoint {
             }));
         }
         #[cfg(feature = "tls")]
-        if wire.is_encrypted() && self.shared.config.0.tls.server.is_none() {
+        if wire.is_encrypted()
+            && address.factory().is_none()
+            && self.shared.config.0.tls.server.is_none()
+        {
             return Err(ListenError::NoCertificate { wire });
         }
-        let socket = bind(address)?;
-        let io = |error: std::io::Error| ListenError::Io {
-            address: address.to_string().into(),
-            error: Arc::new(error),
+        let (socket, local) = match address.factory() {
+            Some(_) => (None, SocketAddr::from(([0; 4], 0))),
+            None => {
+                let (socket, local) = bind(address)?;
+                (Some(socket), local)
+            }
         };
-        let local = socket.local_addr().map_err(io)?;
-        let local = local.as_socket().ok_or_else(|| io(std::io::ErrorKind::Unsupported.into()))?;
         let thread = lightest(&self.shared.threads).ok_or(ListenError::Stopped)?;
         let shared = Arc::new(ListenerShared::new(
             Arc::clone(&self.shared),
@@ -188,7 +200,7 @@ impl Endpoint {
             Arc::clone(thread),
             factory,
             local,
-            address.path(),
+            address.clone(),
         ));
         let command = Command::Listen { socket, listener: Arc::clone(&shared) };
         thread.command(command).map_err(|_| ListenError::Stopped)?;
@@ -205,7 +217,7 @@ impl std::fmt::Debug for Endpoint {
 /// Connections that may wait in the kernel before they are accepted.
 const BACKLOG: i32 = 1024;
 
-fn bind(address: &Address) -> Result<Socket, ListenError> {
+fn bind(address: &Address) -> Result<(Socket, SocketAddr), ListenError> {
     let io = |error: std::io::Error| ListenError::Io {
         address: address.to_string().into(),
         error: Arc::new(error),
@@ -225,10 +237,11 @@ fn bind(address: &Address) -> Result<Socket, ListenError> {
             socket.bind(&resolved.into())?;
             socket.listen(BACKLOG)?;
             socket.set_nonblocking(true)?;
-            Ok(socket)
+            let local = socket.local_addr()?.as_socket();
+            Ok((socket, local.ok_or(std::io::ErrorKind::Unsupported)?))
         };
         match attempt() {
-            Ok(socket) => return Ok(socket),
+            Ok(bound) => return Ok(bound),
             Err(error) => last = error,
         }
     }

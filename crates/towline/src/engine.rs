@@ -1,6 +1,8 @@
 //! Which protocol runs over a connection's wires: one enum with the doors that all of them have.
 
 #[cfg(feature = "websocket")]
+pub(crate) mod messages;
+#[cfg(feature = "websocket")]
 pub(crate) mod websocket;
 
 use std::sync::Arc;
@@ -224,6 +226,9 @@ pub(crate) enum Engine {
     /// Plain messages; made when the WebSocket is open, and it lives as long.
     #[cfg(feature = "websocket")]
     WebSocket(Box<websocket::Engine>),
+    /// The same over a carrier that frames messages itself.
+    #[cfg(feature = "websocket")]
+    Messages(Box<messages::Engine>),
 }
 
 impl Engine {
@@ -245,6 +250,8 @@ impl Engine {
             }
             #[cfg(feature = "websocket")]
             (Engine::WebSocket(engine), Outgoing::WebSocket(queue)) => engine.enqueue(now, queue),
+            #[cfg(feature = "websocket")]
+            (Engine::Messages(engine), Outgoing::WebSocket(queue)) => engine.enqueue(queue),
             _ => debug_assert!(false, "a connection's halves are made together"),
         }
     }
@@ -255,7 +262,7 @@ impl Engine {
             Engine::Session(session) => session.handle_open(now),
             Engine::Ftcp { engine, .. } => engine.handle_open(now),
             #[cfg(feature = "websocket")]
-            Engine::WebSocket(_) => {}
+            Engine::WebSocket(_) | Engine::Messages(_) => {}
         }
     }
 
@@ -269,6 +276,8 @@ impl Engine {
                 let data = data.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
                 engine.handle_input(now, data);
             }
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => engine.handle_message(data, false),
         }
     }
 
@@ -279,6 +288,8 @@ impl Engine {
             Engine::Ftcp { .. } => None,
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.direct(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(_) => None,
         }
     }
 
@@ -288,6 +299,8 @@ impl Engine {
             Engine::Ftcp { .. } => {}
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.handle_direct(now, buffer),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(_) => {}
         }
     }
 
@@ -300,6 +313,8 @@ impl Engine {
             Engine::Ftcp { engine, .. } => engine.handle_lost(now),
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.handle_failed(now, crate::WireError::End),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => engine.handle_closed(Err(crate::WireError::End)),
         }
     }
 
@@ -309,6 +324,8 @@ impl Engine {
             Engine::Ftcp { .. } => {}
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.handle_timeout(now),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(_) => {}
         }
     }
 
@@ -318,6 +335,8 @@ impl Engine {
             Engine::Ftcp { engine, .. } => engine.poll_timeout(),
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.poll_timeout(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(_) => None,
         }
     }
 
@@ -332,6 +351,9 @@ impl Engine {
             Engine::Ftcp { engine, .. } => engine.poll_transmit(now, max_bytes, out),
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.poll_transmit(now, max_bytes, out),
+            // Its messages go one by one: see `Runtime::transmit_messages`.
+            #[cfg(feature = "websocket")]
+            Engine::Messages(_) => 0,
         }
     }
 
@@ -341,6 +363,8 @@ impl Engine {
             Engine::Ftcp { engine, .. } => engine.untransmitted() > 0,
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.wants_transmit(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => engine.wants_transmit(),
         }
     }
 
@@ -362,6 +386,8 @@ impl Engine {
             }),
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.poll_output(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => engine.poll_output(),
         }
     }
 
@@ -372,6 +398,8 @@ impl Engine {
             Engine::Ftcp { .. } => {}
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.consumed(cost),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => engine.consumed(cost),
         }
     }
 
@@ -382,6 +410,8 @@ impl Engine {
             Engine::Ftcp { .. } => {}
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.hurry(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(_) => {}
         }
     }
 
@@ -392,6 +422,8 @@ impl Engine {
             Engine::Ftcp { acknowledged, .. } => one_lane(*acknowledged),
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => one_lane(engine.acknowledged()),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => one_lane(engine.acknowledged()),
         }
     }
 
@@ -402,6 +434,8 @@ impl Engine {
             Engine::Ftcp { engine, .. } => engine.unacknowledged().1 as u64,
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.unacknowledged(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => engine.unacknowledged(),
         }
     }
 
@@ -443,6 +477,8 @@ impl Engine {
             Engine::Ftcp { engine, .. } => engine.abort().into_iter().map(from_frame).collect(),
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => engine.abort(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => engine.abort(),
         }
     }
 }

@@ -294,6 +294,9 @@ pub enum ListenError {
     /// The listener was closed.
     #[error("the listener is closed")]
     Closed,
+    /// As many peers are being dealt with as the configuration allows.
+    #[error("the listener deals with as many peers as it may")]
+    Busy,
 }
 
 fn hint(error: &io::Error) -> &'static str {

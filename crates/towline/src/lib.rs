@@ -13,9 +13,12 @@ mod events;
 mod handler;
 mod listener;
 mod message;
+#[cfg(feature = "quic")]
+pub mod quic;
 mod reader;
 mod request;
 mod runtime;
+pub mod socket_factory;
 mod stats;
 pub mod tls;
 mod waiter;
@@ -32,7 +35,7 @@ pub use error::{
 };
 pub use events::{Events, NextEvent};
 pub use handler::{Closed, Connected, Event, Handler, Redialing};
-pub use listener::{Accept, Listener};
+pub use listener::{Accept, Attacher, Listener};
 pub use message::{Lane, Message, MessageId};
 pub use reader::{Overflow, Reader, ReaderOptions, Recv};
 pub use stats::{ConnectionStats, ContextStats};

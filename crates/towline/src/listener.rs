@@ -10,11 +10,12 @@ use std::task::{Context, Poll};
 
 use crate::address::{Address, Wire};
 use crate::connection::Connection;
-use crate::context::Thread;
+use crate::context::{Thread, lightest};
 use crate::endpoint::EndpointShared;
 use crate::error::ListenError;
 use crate::handler::Handler;
 use crate::runtime::Command;
+use crate::socket_factory::{FactorySocket, Native, SocketFactory, SocketShared};
 use crate::waiter::{WaitKey, WakerSet, block_on};
 
 /// Makes a handler for each accepted connection.
@@ -40,8 +41,8 @@ pub(crate) struct ListenerShared {
     /// Connections accepted and not ended.
     pub(crate) connections: AtomicUsize,
     address: SocketAddr,
-    /// What WebSocket clients have to ask for.
-    pub(crate) path: Box<str>,
+    /// As it was asked for; its path is what WebSocket clients have to ask for.
+    pub(crate) given: Address,
     queue: Mutex<Queue>,
 }
 
@@ -52,7 +53,7 @@ impl ListenerShared {
         thread: Arc<Thread>,
         factory: Option<Box<HandlerFactory>>,
         address: SocketAddr,
-        path: &str,
+        given: Address,
     ) -> ListenerShared {
         ListenerShared {
             endpoint,
@@ -63,7 +64,7 @@ impl ListenerShared {
             handshakes: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             address,
-            path: path.into(),
+            given,
             queue: Mutex::default(),
         }
     }
@@ -120,16 +121,21 @@ impl Listener {
         Listener { shared }
     }
 
-    /// The address that it listens on, with the real port where 0 was asked for.
+    /// The address that it listens on, with the real port where 0 was asked for. All zeros for a listener that only takes
+    /// what is attached.
     pub fn local_address(&self) -> SocketAddr {
         self.shared.address
     }
 
     /// The same as a URL that clients on this host, or any host for a bound address, can connect to.
     pub fn url(&self) -> Address {
+        let given = &self.shared.given;
+        if given.factory().is_some() {
+            return given.clone();
+        }
         let address = self.shared.address;
         let host = address.ip().to_string();
-        Address::from_parts(self.shared.wire, &host, address.port(), &self.shared.path)
+        Address::from_parts(self.shared.wire, &host, address.port(), given.path())
     }
 
     /// The next connection whose handshakes are done. With a handler factory, connections go to it instead and this
@@ -160,6 +166,28 @@ impl Listener {
         Ok(connection)
     }
 
+    /// Serves a connection that a [socket factory](crate::socket_factory) accepted, as if it had come in here. `native` is the
+    /// factory's own state of it; the factory is then asked to attend to it by
+    /// [`attached`](crate::socket_factory::SocketFactory::attached).
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError::Busy`] while as many peers are in their handshakes, or wait to be accepted, as the configuration
+    /// allows; try again later, or turn the peer away. [`ListenError::Closed`] and [`ListenError::Stopped`]. The factory
+    /// is not called then.
+    pub fn attach(
+        &self,
+        factory: Arc<dyn SocketFactory>,
+        native: Option<Native>,
+    ) -> Result<FactorySocket, ListenError> {
+        self.attacher().attach(factory, native)
+    }
+
+    /// [`Listener::attach`] for other threads; it keeps nothing open.
+    pub fn attacher(&self) -> Attacher {
+        Attacher { shared: Arc::clone(&self.shared) }
+    }
+
     /// Connections that were accepted and have not ended.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
@@ -167,6 +195,47 @@ impl Listener {
 
     /// Stops accepting. The same as dropping it.
     pub fn close(self) {}
+}
+
+/// Brings connections of socket factories to a [`Listener`]. Cloning it costs a reference count.
+#[derive(Clone)]
+pub struct Attacher {
+    shared: Arc<ListenerShared>,
+}
+
+impl Attacher {
+    /// See [`Listener::attach`].
+    pub fn attach(
+        &self,
+        factory: Arc<dyn SocketFactory>,
+        native: Option<Native>,
+    ) -> Result<FactorySocket, ListenError> {
+        let listener = Arc::clone(&self.shared);
+        if listener.queue().closed {
+            return Err(ListenError::Closed);
+        }
+        if listener.is_saturated() {
+            return Err(ListenError::Busy);
+        }
+        let config = &listener.endpoint.config.0;
+        let check = config.factories.check.clone();
+        let socket = SocketShared::new(factory, native, config.plain.max_message, check);
+        let thread = lightest(&listener.endpoint.threads).ok_or(ListenError::Stopped)?;
+        let thread = Arc::clone(thread);
+        listener.handshakes.fetch_add(1, Ordering::AcqRel);
+        let command = Command::Attach { socket: Arc::clone(&socket), listener };
+        if thread.command(command).is_err() {
+            self.shared.handshakes.fetch_sub(1, Ordering::AcqRel);
+            return Err(ListenError::Stopped);
+        }
+        Ok(FactorySocket::from(socket))
+    }
+}
+
+impl std::fmt::Debug for Attacher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attacher").field("to", &self.shared.given).finish_non_exhaustive()
+    }
 }
 
 impl Drop for Listener {

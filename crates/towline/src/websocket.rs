@@ -89,6 +89,24 @@ impl Default for Options {
     }
 }
 
+/// What a socket factory that does the handshake itself has to ask for.
+#[cfg(feature = "websocket")]
+pub(crate) fn fill_open_options(
+    options: &Checked,
+    needs_session: bool,
+    open: &mut crate::socket_factory::OpenOptions,
+) {
+    open.needs_session = needs_session || options.session == SessionUse::Require;
+    if !open.needs_session {
+        open.subprotocols.clone_from(&options.client.subprotocols);
+    }
+    if options.session != SessionUse::Never {
+        open.subprotocols.push(SUBPROTOCOL.to_owned());
+    }
+    let headers = options.client.headers.iter();
+    open.headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+}
+
 /// The most redirects that can be asked for.
 #[cfg(feature = "websocket")]
 const MAX_REDIRECTS: usize = 100;

@@ -4,6 +4,7 @@ pub(crate) mod cert;
 pub(crate) mod connect;
 pub(crate) mod demo;
 pub(crate) mod lab;
+pub(crate) mod link;
 pub(crate) mod listen;
 pub(crate) mod perf;
 
@@ -20,6 +21,7 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes) -> Outcome {
     };
     match &arguments.command {
         Command::Cert(arguments) => cert::run(arguments, notes),
+        Command::Link(arguments) => link::run(arguments, notes, &interrupt()?),
         Command::Listen(arguments) => listen::run(arguments, notes, &interrupt()?),
         Command::Connect(arguments) => connect::run(arguments, notes, &interrupt()?),
         Command::Perf(arguments) => perf::run(arguments, notes, &interrupt()?),

@@ -20,8 +20,8 @@ use crate::timer::Purpose;
 use crate::udp::{self, Batch, Udp, Unsent};
 use crate::waker::Waker;
 use crate::{
-    Completion, DriverChoice, DriverConfig, DriverKind, Event, IssueError, OpId, SocketId, TimerId,
-    Transmit, UdpCapabilities, UdpOptions, sys,
+    Completion, DriverChoice, DriverConfig, DriverKind, Event, IssueError, OpId, SentNow, SocketId,
+    TimerId, Transmit, TransmitRef, UdpCapabilities, UdpOptions, sys,
 };
 use epoll::Epoll;
 use uring::Uring;
@@ -529,6 +529,47 @@ impl Driver {
         entry.serial = serial;
         self.core.touch(id);
         Ok(op)
+    }
+
+    /// Sends datagrams in this call, straight from the caller's memory: no copy, no completion. Only what a full
+    /// socket does not take is copied and queued, as by [`udp_send`](Self::udp_send). The limits are those of `udp_send`.
+    pub fn udp_send_now(
+        &mut self,
+        id: SocketId,
+        transmits: &[TransmitRef<'_>],
+    ) -> Result<SentNow, IssueError> {
+        let is_invalid = |transmit: &TransmitRef<'_>| {
+            let length = transmit.contents.len();
+            let datagram = transmit.segment_size.unwrap_or(length);
+            datagram.min(length) > udp::MAX_DATAGRAM || transmit.segment_size == Some(0)
+        };
+        if transmits.iter().any(is_invalid) {
+            return Err(IssueError::Invalid);
+        }
+        let mut batch = self.core.datagram_batch.take().unwrap_or_else(Batch::new);
+        let sent = self.send_datagrams(id, &mut batch, transmits);
+        self.core.datagram_batch = Some(batch);
+        sent
+    }
+
+    fn send_datagrams(
+        &mut self,
+        id: SocketId,
+        batch: &mut Batch,
+        transmits: &[TransmitRef<'_>],
+    ) -> Result<SentNow, IssueError> {
+        let entry = self.core.open_entry(id)?;
+        let (fd, serial) = (entry.fd(), entry.serial);
+        let udp = entry.udp().ok_or(IssueError::WrongKind)?;
+        let (mut now, left, (calls, fallbacks)) = udp.send_now(fd, batch, transmits);
+        now.queued = udp.queue_rest(transmits, left, serial);
+        if now.queued > 0 {
+            entry.serial += now.queued as u64;
+            self.core.touch(id);
+        }
+        self.core.stats.system_calls += calls;
+        self.core.stats.offload_fallbacks += fallbacks;
+        Ok(now)
     }
 
     /// What a datagram socket can do.

@@ -106,6 +106,16 @@ impl Queue {
     pub(crate) fn max_message(&self) -> usize {
         self.max_message
     }
+
+    /// Takes what was accepted: the messages and their bytes.
+    pub(super) fn take(&mut self) -> (VecDeque<Message>, usize) {
+        (std::mem::take(&mut self.messages), std::mem::take(&mut self.bytes))
+    }
+
+    /// The engine holds so many messages and bytes that have not left.
+    pub(super) fn set_behind(&mut self, messages: usize, bytes: usize) {
+        self.behind = (messages, bytes);
+    }
 }
 
 /// A question under way.
@@ -473,7 +483,7 @@ impl Engine {
 }
 
 /// The close code for the wire, from one of this library's: WebSocket's own stay.
-fn wire_code(code: u64) -> WsCode {
+pub(crate) fn wire_code(code: u64) -> WsCode {
     match CloseCode(code) {
         CloseCode::NORMAL => WsCode::NORMAL,
         CloseCode::GOING_AWAY => WsCode::AWAY,

@@ -18,8 +18,10 @@ use crate::error::WireError;
 use crate::listener::ListenerShared;
 use crate::tls::TlsState;
 
+use super::carrier::Carrier;
 use super::core::{Core, Origin};
 use super::dial::prepare;
+use super::factory::FactoryCarrier;
 use super::link::{Link, LinkKey, Owner};
 #[cfg(feature = "websocket")]
 use super::upgrade::Layer;
@@ -31,7 +33,14 @@ const READY: usize = 64;
 /// A listener on its thread.
 pub(super) struct ListenerCore {
     pub(super) shared: Arc<ListenerShared>,
-    socket: SocketId,
+    /// None accepts only what is attached.
+    socket: Option<SocketId>,
+}
+
+/// A carrier on its way to another thread.
+pub(super) enum Moved {
+    Socket(Socket),
+    Factory(Box<FactoryCarrier>),
 }
 
 /// A wire on its way to the thread where its session lives.
@@ -40,7 +49,7 @@ pub(crate) struct Resume {
     hello: Hello,
     left_over: VecDeque<Bytes>,
     listener: Arc<ListenerShared>,
-    pub(super) socket: Option<Socket>,
+    pub(super) carrier: Option<Moved>,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Box<towline_proto::tls::Stream>>,
     pub(super) state: Option<TlsState>,
@@ -63,12 +72,16 @@ impl Resume {
 }
 
 impl Runtime {
-    pub(super) fn listen(&mut self, socket: Socket, shared: Arc<ListenerShared>) {
+    pub(super) fn listen(&mut self, socket: Option<Socket>, shared: Arc<ListenerShared>) {
+        let Some(socket) = socket else {
+            self.listeners.insert(ListenerCore { shared, socket: None });
+            return;
+        };
         let entry = self.listeners.vacant_entry();
         let tag = entry.key() as u64 | LISTENER;
         match self.driver.listen(socket, READY, tag) {
             Ok(socket) => {
-                entry.insert(ListenerCore { shared, socket });
+                entry.insert(ListenerCore { shared, socket: Some(socket) });
             }
             Err(error) => {
                 tracing::error!(%error, "cannot accept");
@@ -82,7 +95,9 @@ impl Runtime {
         if let Some(key) = found.map(|(key, _)| key)
             && let Some(core) = self.listeners.try_remove(key)
         {
-            self.driver.close(core.socket);
+            if let Some(socket) = core.socket {
+                self.driver.close(socket);
+            }
             core.shared.end();
         }
     }
@@ -96,7 +111,7 @@ impl Runtime {
                 let listener = Arc::clone(&core.shared);
                 listener.handshakes.fetch_add(1, Ordering::AcqRel);
                 if listener.is_saturated() && !listener.saturated.swap(true, Ordering::AcqRel) {
-                    self.driver.set_ready(core.socket, 0).ok();
+                    core.socket.map(|socket| self.driver.set_ready(socket, 0));
                 }
                 let socket = accepted.socket;
                 match lightest(&self.threads) {
@@ -117,7 +132,7 @@ impl Runtime {
             && !listener.is_saturated()
             && listener.saturated.swap(false, Ordering::AcqRel)
         {
-            self.driver.set_ready(core.socket, READY).ok();
+            core.socket.map(|socket| self.driver.set_ready(socket, READY));
         }
     }
 
@@ -145,23 +160,25 @@ impl Runtime {
             return self.handshake_over(&listener);
         };
         let deadline = Instant::now() + listener.endpoint.config.0.plain.connect_timeout;
-        let encrypted = listener.wire.is_encrypted();
-        #[cfg(feature = "websocket")]
-        let layer = match listener.wire.is_websocket() {
-            true => Layer::server(&listener.endpoint.config.0, Instant::now()),
-            false => Layer::None,
-        };
         let owner =
             Owner::Accepting { listener: Arc::clone(&listener), handshake: Handshake::new() };
-        let mut link = Link::new(id, owner);
+        let mut link = Link::new(Carrier::Socket(id), owner);
         (link.local, link.peer, link.deadline) = (Some(local), Some(peer), Some(deadline));
-        #[cfg(feature = "websocket")]
-        {
-            link.layer = layer;
-        }
         entry.insert(link);
         self.arm(deadline, Timed::Link(key));
-        match encrypted {
+        self.accept_opened(key);
+    }
+
+    /// An accepted carrier is open: its bytes come as they do on the listener's wire.
+    pub(super) fn accept_opened(&mut self, key: LinkKey) {
+        let Some(link) = self.links.get_mut(key.0) else { return };
+        let Owner::Accepting { listener, .. } = &link.owner else { return };
+        let listener = Arc::clone(listener);
+        #[cfg(feature = "websocket")]
+        if listener.wire.is_websocket() {
+            link.layer = Layer::server(&listener.endpoint.config.0, Instant::now());
+        }
+        match listener.wire.is_encrypted() {
             true => self.accept_tls(key, &listener),
             false => self.accept_secured(key),
         }
@@ -317,6 +334,10 @@ impl Runtime {
                 listener.endpoint.forget(session, &shared);
             }
             #[cfg(feature = "websocket")]
+            if let Engine::Messages(_) = engine {
+                return self.turn_away_messages(key, listener, code.0, reason);
+            }
+            #[cfg(feature = "websocket")]
             if let Engine::WebSocket(mut engine) = engine {
                 self.close_unserved(key, listener, &mut engine, code.0, reason);
                 return None;
@@ -324,7 +345,10 @@ impl Runtime {
             self.turn_away(key, &Refusal { code, reason: reason.to_owned() });
             return None;
         }
-        if let Some(socket) = self.socket_of(key).and_then(|id| self.driver.socket(id)) {
+        let carrier = self.links.get(key.0).map(|link| link.carrier);
+        if let Some(Carrier::Socket(id)) = carrier
+            && let Some(socket) = self.driver.socket(id)
+        {
             prepare(&socket, engine.is_ftcp(), &shared).ok();
         }
         let origin = Origin::Accepted { listener: Arc::clone(listener), session, offered: false };
@@ -353,7 +377,7 @@ impl Runtime {
             hello,
             left_over: VecDeque::new(),
             listener: Arc::clone(listener),
-            socket: None,
+            carrier: None,
             #[cfg(feature = "tls")]
             tls: None,
             state: None,
@@ -367,7 +391,8 @@ impl Runtime {
         resume.push(left_over);
         link.owner = Owner::Leaving(Some(Box::new(resume)));
         link.deadline = None;
-        self.driver.detach(link.socket);
+        let carrier = link.carrier;
+        self.carrier_detach(carrier);
     }
 
     /// Sends a wire on to its session's thread.
@@ -380,11 +405,16 @@ impl Runtime {
 
     /// A wire of a session that lives here, from another thread.
     pub(super) fn resume(&mut self, resume: Resume) {
-        let Some(socket) = resume.socket else { return };
-        let entry = self.links.vacant_entry();
-        let key = LinkKey(entry.key());
-        let Ok(id) = self.driver.attach(socket, key.0 as u64) else { return };
-        let mut link = Link::new(id, Owner::Lingering);
+        let key = LinkKey(self.links.vacant_key());
+        let carrier = match resume.carrier {
+            Some(Moved::Socket(socket)) => match self.driver.attach(socket, key.0 as u64) {
+                Ok(id) => Carrier::Socket(id),
+                Err(_) => return,
+            },
+            Some(Moved::Factory(socket)) => self.adopt_socket(*socket, key),
+            None => return,
+        };
+        let mut link = Link::new(carrier, Owner::Lingering);
         (link.local, link.peer, link.state) = (resume.local, resume.peer, resume.state);
         #[cfg(feature = "tls")]
         {
@@ -395,7 +425,7 @@ impl Runtime {
             link.layer = resume.layer;
             link.upgraded = resume.upgraded;
         }
-        entry.insert(link);
+        self.links.insert(link);
         self.resume_here(key, &resume.session, resume.hello, resume.left_over);
     }
 

@@ -27,9 +27,9 @@ use super::dial::Dialing;
 use super::link::{LinkKey, Owner};
 use super::{CoreKey, Runtime, Timed};
 
-/// Bytes that may wait in the driver for one socket: enough to keep it busy, few enough that urgent messages, which
+/// Bytes that may wait in one carrier's queue: enough to keep it busy, few enough that urgent messages, which
 /// cannot overtake there, do not wait long.
-const IN_DRIVER: usize = 512 << 10;
+pub(super) const IN_DRIVER: usize = 512 << 10;
 
 /// The same for an encrypted wire.
 const IN_DRIVER_SEALED: usize = 128 << 10;
@@ -260,6 +260,18 @@ impl Core {
     /// After writing: `true` when that made room for somebody who was told about it.
     fn note_transmitted(&mut self, now: Instant) -> bool {
         #[cfg(feature = "websocket")]
+        if let Engine::Messages(engine) = &mut self.engine {
+            let stirred = engine.take_stirred();
+            let refused = {
+                let mut out = self.shared.out();
+                if let Outgoing::WebSocket(queue) = &mut out.outgoing {
+                    engine.report(queue);
+                }
+                out.refused
+            };
+            return stirred | (refused && self.exchange(now));
+        }
+        #[cfg(feature = "websocket")]
         if let Engine::WebSocket(engine) = &mut self.engine {
             let stirred = engine.take_stirred();
             let refused = {
@@ -290,6 +302,8 @@ impl Core {
             }
             #[cfg(feature = "websocket")]
             Engine::WebSocket(engine) => stats.messages_sent = engine.sent(),
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => stats.messages_sent = engine.sent(),
         }
         stats.messages_received = self.counts.messages_received;
         stats.bytes_sent = self.counts.bytes_sent;
@@ -403,10 +417,14 @@ impl Runtime {
 
     fn transmit(&mut self, key: CoreKey) {
         let now = self.now;
-        let Some(core) = self.cores.get_mut(key) else { return };
-        let Some(link_key) = core.link else { return };
+        let Some(link_key) = self.cores.get(key).and_then(|core| core.link) else { return };
+        #[cfg(feature = "websocket")]
+        if self.cores.get(key).is_some_and(|core| matches!(core.engine, Engine::Messages(_))) {
+            return self.transmit_messages(key, link_key);
+        }
         let Some(link) = self.links.get(link_key.0) else { return };
-        let queued = self.driver.queued(link.socket);
+        let queued = self.carrier_queued(link.carrier);
+        let Some(core) = self.cores.get_mut(key) else { return };
         // Encrypted bytes are new memory: little at a time is used again while it is warm.
         let most = if link.state.is_some() { IN_DRIVER_SEALED } else { IN_DRIVER };
         if queued >= most || (!core.up && matches!(core.engine, Engine::Ftcp { .. })) {
@@ -432,17 +450,16 @@ impl Runtime {
             return;
         }
         #[cfg(feature = "websocket")]
-        if let Engine::WebSocket(engine) = &core.engine
-            && !engine.wants_read()
-        {
-            return;
+        match &core.engine {
+            Engine::WebSocket(engine) if !engine.wants_read() => return,
+            Engine::Messages(engine) if !engine.wants_read() => return,
+            _ => {}
         }
         let Some(state) = self.links.get(link.0) else { return };
         if state.receiving {
             return;
         }
-        let plain = state.is_plain();
-        let direct = match plain {
+        let direct = match state.takes_direct() {
             true => core.engine.direct().map(|direct| (direct.buffer, direct.want)),
             false => None,
         };
@@ -530,6 +547,11 @@ impl Runtime {
                 engine.close(code, reason);
                 core.closing = Some(now + core.shared.config.0.plain.close_timeout);
             }
+            #[cfg(feature = "websocket")]
+            Engine::Messages(engine) => {
+                engine.close(code, reason);
+                core.closing = Some(now + core.shared.config.0.plain.close_timeout);
+            }
         }
         self.drain(key);
         self.check_drained(key);
@@ -587,7 +609,7 @@ impl Runtime {
             (Origin::Accepted { .. }, Engine::Session(_)) => false,
             (Origin::Accepted { .. }, Engine::Ftcp { .. }) => true,
             #[cfg(feature = "websocket")]
-            (Origin::Accepted { .. }, Engine::WebSocket(_)) => true,
+            (Origin::Accepted { .. }, Engine::WebSocket(_) | Engine::Messages(_)) => true,
         };
         if over {
             let unacknowledged = core.engine.abort();
@@ -652,6 +674,29 @@ impl Runtime {
 }
 
 impl Core {
+    /// Whether the connection can go on over another wire without loss.
+    pub(super) fn may_move(&self) -> bool {
+        matches!(self.engine, Engine::Session(_)) && !self.closing_asked
+    }
+
+    /// The wire of one of the addresses that this connection dials.
+    pub(super) fn dialed_wire(&self, address: usize) -> Option<crate::Wire> {
+        match &self.origin {
+            Origin::Dialed(dialing) => Some(dialing.addresses().get(address)?.wire()),
+            Origin::Accepted { .. } => None,
+        }
+    }
+
+    #[cfg(feature = "websocket")]
+    pub(super) fn count_received(&mut self, bytes: usize) {
+        self.counts.bytes_received += bytes as u64;
+    }
+
+    #[cfg(feature = "websocket")]
+    pub(super) fn count_sent(&mut self, bytes: usize) {
+        self.counts.bytes_sent += bytes as u64;
+    }
+
     /// One thing that the engine tells, other than a message.
     fn output(&mut self, now: Instant, output: Output) -> Turn {
         match output {
@@ -839,15 +884,20 @@ impl Runtime {
         }
         let wait = core.counts.transport_wait;
         let due = *core.counts.transport_due.get_or_insert(now + wait) <= now;
-        let Some(link) = core.link.and_then(|link| self.links.get_mut(link.0)) else { return };
+        let Some(link_key) = core.link else { return };
         if !due && !last {
             return;
         }
         core.counts.transport_wait = (wait * 2).min(TRANSPORT_POLL);
         core.counts.transport_due = Some(now + core.counts.transport_wait);
-        let Some(socket) = self.driver.socket(link.socket) else { return };
-        if let Some(total) = towline_io::tcp_acknowledged(&socket) {
-            engine.handle_transport_acked(now, link.plaintext_acked(total));
+        let Some(carrier) = self.links.get(link_key.0).map(|link| link.carrier) else { return };
+        let Some(total) = self.carrier_acknowledged(carrier) else { return };
+        let Some(link) = self.links.get_mut(link_key.0) else { return };
+        let total = link.plaintext_acked(total);
+        if let Some(core) = self.cores.get_mut(key)
+            && let Engine::Ftcp { engine, .. } = &mut core.engine
+        {
+            engine.handle_transport_acked(now, total);
         }
     }
 

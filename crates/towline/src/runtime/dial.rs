@@ -16,6 +16,7 @@ use crate::engine::Engine;
 use crate::error::{ConnectError, Ended, WireError, display_peer};
 use crate::handler::{Event, Redialing};
 
+use super::carrier::Carrier;
 use super::core::{Core, Origin};
 use super::link::{Link, LinkKey, Owner};
 use super::{CoreKey, Dial, Runtime, Timed, resolve};
@@ -69,7 +70,13 @@ impl Dialing {
         }
     }
 
-    #[cfg(feature = "websocket")]
+    /// One more socket of this attempt is on its way.
+    pub(super) fn runs(&mut self, address: usize) {
+        if let Some(attempt) = self.attempt(address) {
+            attempt.running += 1;
+        }
+    }
+
     pub(super) fn addresses(&self) -> &[Address] {
         &self.addresses
     }
@@ -86,6 +93,16 @@ impl Dialing {
             attempt.waiting.clear();
             (attempt.running, attempt.next_at) = (0, None);
         }
+    }
+
+    /// What a factory is asked to open for this attempt.
+    fn factory_target(&mut self, index: usize) -> Option<Address> {
+        let address = self.addresses.get(index)?.clone();
+        #[cfg(feature = "websocket")]
+        if let Some(way) = self.way(index) {
+            return Some(way.address(&address));
+        }
+        Some(address)
     }
 
     /// To whom sockets of this attempt are connected.
@@ -122,6 +139,7 @@ impl Runtime {
             cap: options.backoff_cap,
             window: options.redial_window,
             head_start: options.head_start,
+            prefer: options.return_to_better,
             dial_timeout: options.connect_timeout,
             ..Policy::default()
         };
@@ -168,7 +186,11 @@ impl Runtime {
             let Origin::Dialed(dialing) = &mut core.origin else { return };
             match dialing.redial.poll(now) {
                 None => return,
-                Some(Action::Dial { address, attempt }) => self.begin(key, address, attempt),
+                Some(Action::Dial { address, attempt }) => self.begin(key, address, Some(attempt)),
+                Some(Action::Probe { address }) if core.may_move() => {
+                    self.begin(key, address, None)
+                }
+                Some(Action::Probe { address }) => dialing_failed(core, now, address),
                 Some(Action::Cancel { address }) => self.cancel(key, address),
                 Some(_) => return self.give_up(key),
             }
@@ -191,7 +213,8 @@ impl Runtime {
         }
     }
 
-    fn begin(&mut self, key: CoreKey, index: usize, attempt: u64) {
+    /// Begins an attempt; without a number it is one for a better wire than the present one.
+    fn begin(&mut self, key: CoreKey, index: usize, attempt: Option<u64>) {
         let now = self.now;
         let Some(core) = self.cores.get_mut(key) else { return };
         let born = core.born;
@@ -210,7 +233,7 @@ impl Runtime {
             #[cfg(feature = "websocket")]
             way,
         });
-        if born {
+        if let Some(attempt) = attempt.filter(|_| born) {
             let since = now.saturating_duration_since(dialing.lost_at);
             let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
             core.tell(Event::Redialing(Redialing { attempt, address: address.clone(), since }));
@@ -222,6 +245,11 @@ impl Runtime {
     pub(super) fn look_up(&mut self, key: CoreKey, index: usize) {
         let Some(core) = self.cores.get_mut(key) else { return };
         let Origin::Dialed(dialing) = &mut core.origin else { return };
+        let address = dialing.addresses.get(index);
+        if address.is_some_and(|to| core.shared.config.factory_for(to).is_some()) {
+            let Some(to) = dialing.factory_target(index) else { return };
+            return self.open_by_factory(key, index, to);
+        }
         let Some((host, port)) = dialing.destination(index) else { return };
         match host.parse() {
             Ok(ip) => self.candidates(key, index, vec![SocketAddr::new(ip, port)]),
@@ -293,7 +321,7 @@ impl Runtime {
         let entry = self.links.vacant_entry();
         let link_key = LinkKey(entry.key());
         let id = self.driver.connect(socket, &to.into(), link_key.0 as u64)?;
-        let mut link = Link::new(id, Owner::Dial { core: key, address: index });
+        let mut link = Link::new(Carrier::Socket(id), Owner::Dial { core: key, address: index });
         let deadline = self.now + timeout;
         link.peer = Some(to);
         link.deadline = Some(deadline);
@@ -302,14 +330,18 @@ impl Runtime {
         Ok(())
     }
 
-    /// A socket is connected, or not.
+    /// A carrier is open, or failed to.
     pub(super) fn connected(&mut self, link_key: LinkKey, result: std::io::Result<()>) {
         if let Err(error) = result {
             return self.link_failed(link_key, error.into());
         }
         let Some(link) = self.links.get_mut(link_key.0) else { return };
-        link.local = self.driver.local_addr(link.socket);
         let Owner::Dial { core, address } = link.owner else { return };
+        let carrier = link.carrier;
+        let local = self.carrier_local(carrier);
+        if let Some(link) = self.links.get_mut(link_key.0) {
+            link.local = local;
+        }
         #[cfg(feature = "websocket")]
         match self.begin_tunnel(link_key, core, address) {
             Ok(true) => return self.receive(link_key, None),
@@ -336,7 +368,11 @@ impl Runtime {
             Ok(false) => {}
             Err(error) => return self.link_failed(link_key, error),
         }
-        self.link_up(link_key, core, address);
+        #[cfg(feature = "websocket")]
+        let plain = self.take_opened(link_key, core);
+        #[cfg(not(feature = "websocket"))]
+        let plain = None;
+        self.link_up(link_key, core, address, plain);
         #[cfg(feature = "websocket")]
         self.carry(link_key);
     }
@@ -377,12 +413,18 @@ impl Runtime {
         Ok(false)
     }
 
-    /// A dialed link has its handshakes behind it: it becomes the connection's, and the others are given up.
-    pub(super) fn link_up(&mut self, link_key: LinkKey, key: CoreKey, address: usize) {
+    /// A dialed link has its handshakes behind it: it becomes the connection's, and the others are given up. `plain` is
+    /// the engine of one on which no session was agreed.
+    pub(super) fn link_up(
+        &mut self,
+        link_key: LinkKey,
+        key: CoreKey,
+        address: usize,
+        plain: Option<Engine>,
+    ) {
         let now = self.now;
-        #[cfg(feature = "websocket")]
-        let plain = self.take_opened(link_key, key);
         self.abandon_dials_of(key, Some(link_key));
+        self.leave_wire(key, address);
         self.attach(key, link_key);
         let Some(core) = self.cores.get_mut(key) else { return };
         let Origin::Dialed(dialing) = &mut core.origin else { return };
@@ -398,6 +440,8 @@ impl Runtime {
             core.shared.out().outgoing =
                 crate::engine::Outgoing::websocket(&core.shared.config.0.plain);
         }
+        #[cfg(not(feature = "websocket"))]
+        let _ = plain;
         core.engine.handle_open(now);
         if !matches!(core.engine, Engine::Session(_)) {
             dialing.established(now);
@@ -406,6 +450,23 @@ impl Runtime {
             core.establish(connected);
         }
         self.serve(key);
+    }
+
+    /// A better wire has answered while the present one still served: the session moves. What was on its way on the old one
+    /// is sent again, as after any loss.
+    fn leave_wire(&mut self, key: CoreKey, address: usize) {
+        let now = self.now;
+        let Some(core) = self.cores.get_mut(key) else { return };
+        if !std::mem::replace(&mut core.up, false) {
+            return;
+        }
+        core.engine.handle_lost(now);
+        core.set_phase(crate::connection::Phase::Down);
+        core.tell(Event::Disconnected(WireError::Replaced));
+        if let Origin::Dialed(dialing) = &mut core.origin {
+            dialing.lost_at = now;
+            dialing.redial.handle_moving(now, address);
+        }
     }
 
     /// One of a dial's sockets failed.
@@ -558,6 +619,13 @@ impl Runtime {
                 self.close_link(link);
             }
         }
+    }
+}
+
+/// An attempt that is not even begun.
+fn dialing_failed(core: &mut Core, now: Instant, address: usize) {
+    if let Origin::Dialed(dialing) = &mut core.origin {
+        dialing.redial.handle_failed(now, address);
     }
 }
 

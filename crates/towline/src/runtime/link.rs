@@ -1,19 +1,19 @@
-//! Links: one socket each, perhaps with TLS over it, and to whom it belongs at the moment.
+//! Links: one carrier each, perhaps with TLS over it, and to whom it belongs at the moment.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use socket2::Socket;
-use towline_io::{Received, SocketId};
+use towline_io::Received;
 use towline_proto::session::Handshake;
 
 use crate::error::WireError;
 use crate::listener::ListenerShared;
 use crate::tls::TlsState;
 
-use super::accept::Resume;
+use super::accept::{Moved, Resume};
+use super::carrier::Carrier;
 #[cfg(feature = "websocket")]
 use super::upgrade::Layer;
 use super::{CoreKey, Runtime, Timed};
@@ -34,13 +34,13 @@ pub(super) enum Owner {
     Lingering,
     /// On its way to the thread where its session lives.
     Leaving(Option<Box<Resume>>),
-    /// Nobody: closed, and the driver has yet to say so.
+    /// Nobody: closed, and the carrier has yet to say so.
     Closing,
 }
 
-/// One socket in this thread's driver.
+/// A stream of bytes both ways, with what lies over it.
 pub(super) struct Link {
-    pub(super) socket: SocketId,
+    pub(super) carrier: Carrier,
     pub(super) owner: Owner,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Box<towline_proto::tls::Stream>>,
@@ -68,9 +68,9 @@ pub(super) const LINGER: Duration = Duration::from_secs(2);
 const LINGER_INPUT: u64 = 16 << 20;
 
 impl Link {
-    pub(super) fn new(socket: SocketId, owner: Owner) -> Link {
+    pub(super) fn new(carrier: Carrier, owner: Owner) -> Link {
         Link {
-            socket,
+            carrier,
             owner,
             #[cfg(feature = "tls")]
             tls: None,
@@ -102,7 +102,7 @@ impl Link {
         true
     }
 
-    /// What came from the socket, turned into what the engine is to see.
+    /// What came from the carrier, turned into what the engine is to see.
     fn open(&mut self, input: BytesMut, out: &mut Vec<Bytes>) -> Result<(), WireError> {
         #[cfg(feature = "tls")]
         if let Some(tls) = &mut self.tls {
@@ -118,8 +118,8 @@ impl Link {
         Ok(())
     }
 
-    /// Whether the engine sees the socket's bytes as they are.
-    pub(super) fn is_plain(&self) -> bool {
+    /// Whether the engine sees the carrier's bytes as they are, and may name where they go.
+    pub(super) fn takes_direct(&self) -> bool {
         #[cfg(feature = "websocket")]
         if !self.layer.is_none() {
             return false;
@@ -128,10 +128,10 @@ impl Link {
         if self.tls.is_some() {
             return false;
         }
-        true
+        self.carrier.takes_direct()
     }
 
-    /// What the engine wrote, turned into what the socket is to send.
+    /// What the engine wrote, turned into what the carrier is to send.
     fn seal(
         &mut self,
         now: Instant,
@@ -197,11 +197,13 @@ impl Runtime {
         if link.receiving {
             return;
         }
-        let issued = match direct {
-            Some((buffer, want)) => self.driver.recv_into(link.socket, buffer, want),
-            None => self.driver.recv(link.socket),
-        };
-        link.receiving = issued.is_ok();
+        link.receiving = true;
+        let carrier = link.carrier;
+        if !self.carrier_receive(carrier, direct)
+            && let Some(link) = self.links.get_mut(key.0)
+        {
+            link.receiving = false;
+        }
     }
 
     /// Writes the plaintext in the scratch buffer, sealed if need be. With `report`, a completion says when it is gone.
@@ -211,13 +213,9 @@ impl Runtime {
         link.given += scratch.plaintext.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
         let sealed = link.seal(self.now, &mut scratch.plaintext, &mut scratch.wire);
         if !scratch.wire.is_empty() {
-            let wire = scratch.wire.drain(..);
-            let issued = match report {
-                true => self.driver.send(link.socket, wire),
-                false => self.driver.post(link.socket, wire),
-            };
-            link.sending |= report && issued.is_ok();
-            if issued.is_err() {
+            link.sending |= report;
+            let carrier = link.carrier;
+            if !self.carrier_send(carrier, report) {
                 return Err(WireError::End);
             }
         }
@@ -256,7 +254,7 @@ impl Runtime {
         }
     }
 
-    /// Bytes from the socket go through TLS to whoever owns the link.
+    /// Bytes from the carrier go through TLS to whoever owns the link.
     pub(super) fn input(&mut self, key: LinkKey, input: BytesMut) {
         let Some(link) = self.links.get_mut(key.0) else { return };
         let mut plaintext = std::mem::take(&mut self.scratch.plaintext);
@@ -376,12 +374,12 @@ impl Runtime {
         }
     }
 
-    /// Closes the socket now. The place is free when the driver says that it is closed.
+    /// Closes the carrier now. The place is free when the carrier says that it is closed.
     pub(super) fn close_link(&mut self, key: LinkKey) {
         if let Some(link) = self.links.get_mut(key.0) {
             link.owner = Owner::Closing;
-            let socket = link.socket;
-            self.driver.close(socket);
+            let carrier = link.carrier;
+            self.carrier_close(carrier);
         }
     }
 
@@ -389,7 +387,7 @@ impl Runtime {
         self.links.try_remove(key.0);
     }
 
-    /// Lets the last words out: what is queued is sent, then the end of the stream, and the socket closes when the
+    /// Lets the last words out: what is queued is sent, then the end of the stream, and the carrier closes when the
     /// peer has closed too or the time is over. Closing at once could destroy words that the peer has not read.
     pub(super) fn linger(&mut self, key: LinkKey) {
         #[cfg(feature = "websocket")]
@@ -403,12 +401,12 @@ impl Runtime {
         link.given = 0;
         let deadline = self.now + LINGER;
         link.deadline = Some(deadline);
-        let socket = link.socket;
+        let carrier = link.carrier;
         self.scratch.plaintext.clear();
         if self.write(key, false).is_err() {
             return self.close_link(key);
         }
-        self.driver.shutdown_write(socket);
+        self.carrier_finish(carrier);
         self.arm(deadline, Timed::Link(key));
         self.receive(key, None);
     }
@@ -458,11 +456,11 @@ impl Runtime {
         }
     }
 
-    /// The socket is out of this driver: it goes to the thread of its session.
-    pub(super) fn detached(&mut self, key: LinkKey, socket: Socket) {
+    /// The carrier has left this thread: it goes to the thread of its session.
+    pub(super) fn detached(&mut self, key: LinkKey, carrier: Moved) {
         let Some(link) = self.links.try_remove(key.0) else { return };
         if let Owner::Leaving(Some(mut resume)) = link.owner {
-            resume.socket = Some(socket);
+            resume.carrier = Some(carrier);
             #[cfg(feature = "tls")]
             {
                 resume.tls = link.tls;

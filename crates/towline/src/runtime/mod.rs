@@ -4,15 +4,23 @@
 //! and serves every connection that anything happened to. Everything here is owned by one thread; the only meeting
 //! places with others are [`Thread`]'s queue and the locks in [`Shared`].
 //!
-//! - [`link`]: one socket, perhaps with TLS, and to whom it belongs at the moment;
+//! - [`carrier`]: what brings bytes, such as a socket; [`link`]: one of these, perhaps with TLS, and to whom it belongs at the moment;
 //! - [`core`]: a connection: its engine, its handler, its present link;
 //! - [`dial`]: how a connection gets a link; [`accept`]: how a link gets a connection.
 
 mod accept;
 mod alarms;
+mod carrier;
 mod core;
+#[cfg(feature = "quic")]
+mod datagram;
 mod dial;
+mod factory;
+#[cfg(feature = "websocket")]
+mod framed;
 mod link;
+#[cfg(feature = "quic")]
+mod quic;
 mod resolve;
 #[cfg(feature = "websocket")]
 mod upgrade;
@@ -27,7 +35,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use slab::Slab;
 use socket2::Socket;
-use towline_io::{Completion, Driver, Event, SocketId};
+use towline_io::{Completion, Driver, Event};
 
 use crate::connection::{Addresses, NO_SLOT, Shared};
 use crate::context::Thread;
@@ -35,10 +43,20 @@ use crate::error::Ended;
 use crate::handler::Handler;
 use crate::listener::ListenerShared;
 use crate::reader::Arrived;
+use crate::socket_factory::SocketShared;
 
-use self::accept::{ListenerCore, Resume};
+use self::accept::{ListenerCore, Moved, Resume};
+use self::carrier::Carrier;
 use self::core::Core;
+use self::factory::{FactoryCarrier, Stirred};
 use self::link::{Link, LinkKey};
+
+#[cfg(feature = "quic")]
+pub use self::datagram::PortStats;
+#[cfg(feature = "quic")]
+pub(crate) use self::datagram::bind_listeners;
+#[cfg(feature = "quic")]
+pub(crate) use self::quic::{QuicCommand, QuicDial};
 
 /// A connection's place in its thread.
 pub(crate) type CoreKey = usize;
@@ -56,8 +74,8 @@ pub(crate) enum Command {
     Dial(Box<Dial>),
     /// A host's addresses, as asked for by a dial.
     Resolved { shared: Arc<Shared>, address: usize, result: std::io::Result<Vec<SocketAddr>> },
-    /// Accept on this socket.
-    Listen { socket: Socket, listener: Arc<ListenerShared> },
+    /// Accept on this socket, or only what is attached.
+    Listen { socket: Option<Socket>, listener: Arc<ListenerShared> },
     /// Accept no more.
     Unlisten(Arc<ListenerShared>),
     /// A listener that was saturated may not be any more.
@@ -66,6 +84,13 @@ pub(crate) enum Command {
     Adopt { socket: Socket, local: SocketAddr, peer: SocketAddr, listener: Arc<ListenerShared> },
     /// A session that lives here came back on a wire that another thread accepted.
     Resume(Box<Resume>),
+    /// Something about QUIC itself.
+    #[cfg(feature = "quic")]
+    Quic(QuicCommand),
+    /// A connection that a factory accepted, to be served by this thread.
+    Attach { socket: Arc<SocketShared>, listener: Arc<ListenerShared> },
+    /// A factory told its socket something.
+    Stirred(Arc<SocketShared>),
     /// The context is being dropped.
     Stop,
 }
@@ -75,6 +100,12 @@ pub(crate) enum Command {
 enum Timed {
     Core(CoreKey),
     Link(LinkKey),
+    #[cfg(feature = "quic")]
+    Quic(quic::PortKey),
+    #[cfg(feature = "quic")]
+    QuicDial(quic::AppKey),
+    /// The close of a factory's socket.
+    Socket(usize),
 }
 
 /// Buffers that are used again in every turn.
@@ -87,6 +118,10 @@ struct Scratch {
     store: BytesMut,
     commands: Vec<Command>,
     scheduled: Vec<Arc<Shared>>,
+    #[cfg(feature = "quic")]
+    trains: datagram::Trains,
+    #[cfg(feature = "quic")]
+    lent: datagram::Lent,
 }
 
 /// An I/O thread's state.
@@ -97,6 +132,11 @@ pub(crate) struct Runtime {
     links: Slab<Link>,
     cores: Slab<Core>,
     listeners: Slab<ListenerCore>,
+    #[cfg(feature = "quic")]
+    quic: quic::QuicThread,
+    sockets: Slab<FactoryCarrier>,
+    /// Carriers that have something to tell.
+    stirred: Vec<Stirred>,
     timers: BinaryHeap<Reverse<(Instant, Timed)>>,
     scratch: Scratch,
     /// The time at which this turn's completions were taken; engines see this one.
@@ -117,6 +157,10 @@ impl Runtime {
             links: Slab::new(),
             cores: Slab::new(),
             listeners: Slab::new(),
+            #[cfg(feature = "quic")]
+            quic: quic::QuicThread::default(),
+            sockets: Slab::new(),
+            stirred: Vec::new(),
             timers: BinaryHeap::new(),
             scratch: Scratch::default(),
             now: Instant::now(),
@@ -129,7 +173,7 @@ impl Runtime {
         let mut completions: Vec<Completion> = Vec::new();
         let mut eager = false;
         loop {
-            let busy = self.take_commands();
+            let busy = self.take_commands() | self.stir_carriers();
             if !busy && std::mem::take(&mut eager) {
                 // Whoever sends message after message from a thread on this core would otherwise be interrupted for each
                 // of them: let it send a few more before this thread sleeps and has to be woken.
@@ -157,6 +201,8 @@ impl Runtime {
                 self.complete(completion);
             }
             self.expire_timers();
+            #[cfg(feature = "quic")]
+            self.quic_drive();
         }
         self.stop();
     }
@@ -179,6 +225,8 @@ impl Runtime {
                 self.serve(slot as CoreKey);
             }
         }
+        #[cfg(feature = "quic")]
+        self.quic_drive();
         self.scratch.commands = commands;
         self.scratch.scheduled = scheduled;
         busy
@@ -198,6 +246,10 @@ impl Runtime {
                 self.adopt(socket, local, peer, listener);
             }
             Command::Resume(resume) => self.resume(*resume),
+            #[cfg(feature = "quic")]
+            Command::Quic(command) => self.quic_command(command),
+            Command::Attach { socket, listener } => self.attach_socket(socket, listener),
+            Command::Stirred(socket) => self.socket_stirred(&socket),
             Command::Stop => self.begin_stop(),
         }
     }
@@ -207,8 +259,13 @@ impl Runtime {
         if tag & LISTENER != 0 {
             return self.accepted((tag & !LISTENER) as usize, event);
         }
+        #[cfg(feature = "quic")]
+        if tag & quic::QUIC != 0 {
+            return self.quic_completed((tag & !quic::QUIC) as usize, socket, event);
+        }
         let key = LinkKey(tag as usize);
-        if self.links.get(key.0).is_none_or(|link| link.socket != socket) {
+        let carrier = Carrier::Socket(socket);
+        if self.links.get(key.0).is_none_or(|link| link.carrier != carrier) {
             return self.discard(event);
         }
         match event {
@@ -217,7 +274,7 @@ impl Runtime {
             Event::Received(Err(error)) => self.receive_failed(key, error.error),
             Event::Sent(Ok(_)) => self.sent(key),
             Event::Sent(Err(error)) => self.link_failed(key, error.into()),
-            Event::Detached(socket) => self.detached(key, socket),
+            Event::Detached(socket) => self.detached(key, Moved::Socket(socket)),
             Event::Closed => self.link_closed(key),
             _ => {}
         }
@@ -241,6 +298,11 @@ impl Runtime {
             match timed {
                 Timed::Core(key) => self.core_timeout(key, at),
                 Timed::Link(key) => self.link_timeout(key, at),
+                #[cfg(feature = "quic")]
+                Timed::Quic(key) => self.quic_timeout(key, at),
+                #[cfg(feature = "quic")]
+                Timed::QuicDial(key) => self.quic_dial_timeout(key, at),
+                Timed::Socket(slot) => self.socket_timeout(slot),
             }
         }
     }
@@ -259,21 +321,33 @@ impl Runtime {
         }
         let keys: Vec<CoreKey> = self.cores.iter().map(|(key, _)| key).collect();
         // Connections that ended just now may still have their last words on the way, without which their peers wait.
-        let mut longest = link::LINGER;
+        let mut longest = match self.sockets.is_empty() {
+            true => link::LINGER,
+            false => crate::socket_factory::CLOSE_BUDGET,
+        };
         for key in keys {
             if let Some(core) = self.cores.get(key) {
                 longest = longest.max(core.shared.config.0.plain.close_timeout);
             }
             self.stop_core(key);
         }
+        #[cfg(feature = "quic")]
+        self.quic_stop();
         self.stopping = Some(Instant::now() + longest);
     }
 
-    fn is_done(&self) -> bool {
+    fn is_done(&mut self) -> bool {
         let Some(deadline) = self.stopping else { return false };
+        #[cfg(feature = "quic")]
+        if !self.quic_is_idle() && Instant::now() < deadline {
+            return false;
+        }
         let idle =
             self.cores.is_empty() && !self.links.iter().any(|(_, link)| link.has_last_words());
-        idle || Instant::now() >= deadline
+        if idle && !self.sockets.is_empty() {
+            self.close_sockets();
+        }
+        (idle && self.sockets.is_empty()) || Instant::now() >= deadline
     }
 
     fn stop(&mut self) {
@@ -284,6 +358,9 @@ impl Runtime {
         for key in keys {
             self.end_stopped(key);
         }
+        #[cfg(feature = "quic")]
+        self.quic_end();
+        self.dispose_sockets();
     }
 
     /// A command that came too late.
@@ -294,12 +371,14 @@ impl Runtime {
                 self.end_stopped(key);
             }
             Command::Listen { listener, .. } => listener.end(),
+            #[cfg(feature = "quic")]
+            Command::Quic(command) => self.quic_refuse(command),
+            Command::Attach { socket, .. } => {
+                socket.life().close();
+                socket.dispose();
+            }
             _ => {}
         }
-    }
-
-    fn socket_of(&self, key: LinkKey) -> Option<SocketId> {
-        self.links.get(key.0).map(|link| link.socket)
     }
 }
 

@@ -87,10 +87,24 @@ impl Way {
         if !address.wire().is_websocket() {
             return None;
         }
-        let (target, _) = Target::parse(&address.to_string()).ok()?;
-        let navigation =
-            Navigation::new(&address.to_string(), options.websocket.client.clone()).ok()?;
-        Some(Box::new(Way { navigation, proxy: options.websocket.proxy.clone(), target }))
+        let url = address.url();
+        let (target, _) = Target::parse(&url).ok()?;
+        let navigation = Navigation::new(&url, options.websocket.client.clone()).ok()?;
+        // A factory finds its own way.
+        let direct = options.factories.find(address).is_some();
+        let proxy = options.websocket.proxy.clone().filter(|_| !direct);
+        Some(Box::new(Way { navigation, proxy, target }))
+    }
+
+    /// What a factory is asked to open: the address itself, or where redirects led from there.
+    pub(super) fn address(&self, first: &Address) -> Address {
+        let target = self.navigation.target();
+        if *target == self.target {
+            return first.clone();
+        }
+        let wire = if target.secure { crate::Wire::Wss } else { crate::Wire::Ws };
+        let path = target.path.as_str();
+        Address::from_parts(wire, &target.host, target.port, path).with_factory_of(first)
     }
 
     /// To whom the socket is connected.
@@ -162,7 +176,7 @@ impl Runtime {
 
     /// The way of a dial, and what its handshake has to end in: a connection that had a session needs one again, and so
     /// does one whose other addresses have nothing else.
-    fn way(&mut self, core: CoreKey, address: usize) -> Option<(&mut Way, SessionUse)> {
+    pub(super) fn way(&mut self, core: CoreKey, address: usize) -> Option<(&mut Way, SessionUse)> {
         let core = self.cores.get_mut(core)?;
         let Origin::Dialed(dialing) = &mut core.origin else { return None };
         let mixed = dialing.addresses().iter().any(|address| !address.wire().is_websocket());
@@ -329,12 +343,9 @@ impl Runtime {
             }
             (Layer::None, Owner::Core(core)) => {
                 let core = *core;
-                if let Some(core) = self.cores.get_mut(core)
-                    && let Engine::WebSocket(engine) = &mut core.engine
-                {
-                    engine.handle_end(now, error);
-                } else {
-                    return Some(error);
+                match self.cores.get_mut(core).map(|core| &mut core.engine) {
+                    Some(Engine::WebSocket(engine)) => engine.handle_end(now, error),
+                    _ => return Some(error),
                 }
                 self.serve(core);
                 return None;
@@ -519,6 +530,17 @@ impl Runtime {
             return self.carry(key);
         }
         let engine = plain_engine(opened, &options, now);
+        self.admit_plain(key, listener, engine);
+    }
+
+    /// A connection for plain messages begins.
+    pub(super) fn admit_plain(
+        &mut self,
+        key: LinkKey,
+        listener: &Arc<ListenerShared>,
+        engine: Engine,
+    ) {
+        let options = Arc::clone(&listener.endpoint.config.0);
         let shared = self.new_shared(listener);
         shared.out().outgoing = Outgoing::websocket(&options.plain);
         if let Some(core) = self.new_connection(key, listener, shared, engine, None) {
@@ -571,8 +593,11 @@ impl Runtime {
     ) -> bool {
         let now = self.now;
         let Some(core) = self.cores.get_mut(key) else { return false };
-        let Engine::WebSocket(engine) = &mut core.engine else { return false };
-        engine.handle_failed(now, error.clone());
+        match &mut core.engine {
+            Engine::WebSocket(engine) => engine.handle_failed(now, error.clone()),
+            Engine::Messages(engine) => engine.handle_closed(Err(error.clone())),
+            _ => return false,
+        }
         core.link = None;
         self.close_link(link);
         self.serve(key);
@@ -598,7 +623,8 @@ fn answer(
     stopping: bool,
 ) -> Result<Acceptance, Refusal> {
     let options = &listener.endpoint.config.0;
-    if request.path != *listener.path {
+    // What is not the path of a WebSocket is the path to a factory's socket.
+    if listener.given.factory().is_none() && request.path != listener.given.path() {
         return Err(Refusal::new(404, "there is no WebSocket at this path\n"));
     }
     let asked = request.subprotocols.iter().any(|name| name == SUBPROTOCOL);
@@ -619,7 +645,7 @@ fn answer(
     Ok(acceptance)
 }
 
-fn plain_engine(opened: Opened, options: &Options, now: Instant) -> Engine {
+pub(super) fn plain_engine(opened: Opened, options: &Options, now: Instant) -> Engine {
     let config = Arc::clone(&options.websocket.messages);
     let engine = websocket::Engine::new(opened, config, &options.plain, random_seed(), now);
     Engine::WebSocket(Box::new(engine))

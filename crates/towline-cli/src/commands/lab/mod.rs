@@ -170,7 +170,7 @@ fn run_all(cells: &[Cell], jobs: usize, notes: &Notes) -> Outcome<Vec<Report>> {
         let workers: Vec<_> = (0..jobs.min(cells.len())).map(|_| scope.spawn(work)).collect();
         while workers.iter().any(|worker| !worker.is_finished()) {
             let count = done.lock().map_or(0, |done| done.len());
-            progress.show(|| format!("{count} of {} cells", cells.len()));
+            progress.set("cells", count as u64, cells.len() as u64, "");
             thread::park_timeout(Duration::from_millis(100));
         }
     });

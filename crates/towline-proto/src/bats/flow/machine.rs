@@ -1,0 +1,667 @@
+//! The flow: what comes from the hop and the application is handed to the halves, and what they have goes to the hop.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use super::config::{ConfigError, FlowConfig, Framing, Mode};
+use super::event::{Closed, Event, SendError, code};
+use super::message::{self, Assembly};
+use super::receiver::{StreamReceiver, Taken};
+use super::reporting::Reporting;
+use super::sender::StreamSender;
+use super::stats::FlowStats;
+use crate::bats::control::{Frame, FrameReader, Open};
+use crate::bats::geometry::Geometry;
+use crate::bats::hop::{self, Fate, Hop, Outcome, Path};
+use crate::bats::wire::{Credit, Packet, Part, Report};
+
+/// Most packets that wait for the flow's parameters.
+const MAX_EARLY: usize = 1024;
+/// Most bytes of control frames that wait for the hop.
+const MAX_CONTROL_OUT: usize = 64 * 1024;
+/// The smallest send buffer that is advised.
+const MIN_IDEAL: usize = 256 * 1024;
+
+/// What a tag names, in its two top bits.
+const TAG_SHIFT: u32 = 62;
+const TAG_NUMBER: u64 = (1 << TAG_SHIFT) - 1;
+const SYMBOL: u64 = 0;
+const REPORT: u64 = 1;
+const CREDIT: u64 = 2;
+const NOTHING: u64 = 3;
+
+/// A neighbour before it has said anything.
+const UNKNOWN_PATH: Path = Path {
+    rtt: Duration::from_millis(100),
+    min_rtt: Duration::from_millis(1),
+    loss: 0.0,
+    burst: 1.0,
+    rate: 125_000,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The peer has not agreed yet.
+    Opening,
+    Established,
+    /// Both directions are done, which the peer is being told.
+    Closing,
+    Closed,
+}
+
+/// One end of a coded flow. See the [module](super) for the order of calls.
+#[derive(Debug)]
+pub struct Flow {
+    config: FlowConfig,
+    state: State,
+    control_in: FrameReader,
+    control_out: BytesMut,
+    early: VecDeque<Bytes>,
+    /// Both from the moment that the parameters are known.
+    sender: Option<StreamSender>,
+    receiver: Option<StreamReceiver>,
+    assembly: Assembly,
+    reporting: Reporting,
+    /// The limit and the position that the last report told.
+    told: (u64, u64),
+    crediting: Reporting,
+    credit_serial: u64,
+    last_report: u64,
+    last_credit: u64,
+    /// The longest packet that fits the path behind the neighbour.
+    max_packet: usize,
+    path: Path,
+    /// The hop took all that there was.
+    room_left: bool,
+    ideal: usize,
+    full: bool,
+    /// Something was accepted since the event of that name.
+    unsent: bool,
+    unconfirmed: bool,
+    told_shutdown: bool,
+    readable: bool,
+    close_by: Option<Instant>,
+    events: VecDeque<Event>,
+    stats: FlowStats,
+}
+
+impl Flow {
+    /// The client's end: it lays down the parameters.
+    ///
+    /// # Errors
+    /// Names the first option that is out of range.
+    pub fn client(config: FlowConfig, now: Instant) -> Result<Flow, ConfigError> {
+        let mut flow = Flow::new(config, now)?;
+        let open = Open {
+            mode: config.mode,
+            framing: config.framing,
+            size: config.batch,
+            interleave: config.interleave,
+            hop_feedback: config.hop_feedback,
+            sealed: false,
+            deadline: config.deadline,
+            window: config.receive_window,
+        };
+        Frame::Open(open).encode(&mut flow.control_out);
+        flow.begin(now);
+        Ok(flow)
+    }
+
+    /// The server's end: it takes the client's parameters where [`FlowConfig`] says so.
+    ///
+    /// # Errors
+    /// Names the first option that is out of range.
+    pub fn server(config: FlowConfig, now: Instant) -> Result<Flow, ConfigError> {
+        Flow::new(config, now)
+    }
+
+    fn new(config: FlowConfig, now: Instant) -> Result<Flow, ConfigError> {
+        config.check()?;
+        let mut crediting = Reporting::default();
+        crediting.on_urgent(now);
+        Ok(Flow {
+            config,
+            state: State::Opening,
+            control_in: FrameReader::default(),
+            control_out: BytesMut::new(),
+            early: VecDeque::new(),
+            sender: None,
+            receiver: None,
+            assembly: Assembly::default(),
+            reporting: Reporting::default(),
+            told: (0, 0),
+            crediting,
+            credit_serial: 0,
+            last_report: 0,
+            last_credit: 0,
+            max_packet: usize::MAX,
+            path: UNKNOWN_PATH,
+            room_left: false,
+            ideal: MIN_IDEAL.min(config.max_send_buffer),
+            full: false,
+            unsent: false,
+            unconfirmed: false,
+            told_shutdown: false,
+            readable: false,
+            close_by: None,
+            events: VecDeque::new(),
+            stats: FlowStats::default(),
+        })
+    }
+
+    fn begin(&mut self, now: Instant) {
+        let geometry = Geometry::new(self.config.batch, self.config.interleave);
+        self.sender = Some(StreamSender::new(&self.config, geometry, now));
+        self.receiver = Some(StreamReceiver::new(geometry, &self.config));
+    }
+
+    /// The parameters, the client's once they are known.
+    pub fn config(&self) -> &FlowConfig {
+        &self.config
+    }
+
+    /// What was done and dropped so far.
+    pub fn stats(&self) -> FlowStats {
+        self.stats
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Whether the flow is over.
+    pub fn is_closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
+    /// How many bytes it is worth to have accepted and not acknowledged, so that the path never waits: it follows the path's rate, round
+    /// trip and loss.
+    pub fn ideal_buffer_length(&self) -> usize {
+        self.ideal
+    }
+
+    /// Bytes accepted and not acknowledged.
+    pub fn unacknowledged(&self) -> usize {
+        self.sender.as_ref().map_or(0, StreamSender::unacknowledged)
+    }
+
+    /// Whether `write` or `send` would take something.
+    pub fn is_writable(&self) -> bool {
+        self.check_sending().is_ok() && self.unacknowledged() < self.ideal
+    }
+
+    fn check_sending(&self) -> Result<(), SendError> {
+        let open = matches!(self.state, State::Opening | State::Established);
+        match &self.sender {
+            Some(sender) if open && !sender.is_finishing() => Ok(()),
+            // A server accepts nothing before it knows what it carries.
+            None if open => Err(SendError::Full),
+            _ => Err(SendError::Closed),
+        }
+    }
+
+    /// Takes bytes for a stream; how many. After less than all, [`Event::Writable`] says when there is room again.
+    ///
+    /// # Errors
+    /// When the flow carries messages or is closed for sending.
+    pub fn write(&mut self, data: &[u8]) -> Result<usize, SendError> {
+        let length = self.accept(data.len())?;
+        self.push(Bytes::copy_from_slice(data.get(..length).unwrap_or_default()));
+        Ok(length)
+    }
+
+    /// [`write`](Self::write) without a copy: takes the front of `data`, which is left with the rest.
+    ///
+    /// # Errors
+    /// As for `write`.
+    pub fn write_bytes(&mut self, data: &mut Bytes) -> Result<usize, SendError> {
+        let length = self.accept(data.len())?;
+        let taken = data.split_to(length);
+        self.push(taken);
+        Ok(length)
+    }
+
+    fn accept(&mut self, offered: usize) -> Result<usize, SendError> {
+        if self.config.framing == Framing::Messages {
+            return Err(SendError::WrongFraming("messages"));
+        }
+        match self.check_sending() {
+            Err(SendError::Full) => {}
+            other => other?,
+        }
+        let room = match self.sender {
+            Some(_) => self.ideal.saturating_sub(self.unacknowledged()),
+            None => 0,
+        };
+        if room < offered {
+            self.on_full();
+        }
+        Ok(room.min(offered))
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if data.is_empty() {
+            return;
+        }
+        self.stats.accepted_bytes += data.len() as u64;
+        (self.unsent, self.unconfirmed) = (true, true);
+        if let Some(sender) = &mut self.sender {
+            sender.push(data);
+        }
+    }
+
+    fn on_full(&mut self) {
+        if !self.full {
+            self.full = true;
+            self.events.push_back(Event::BufferFull);
+        }
+    }
+
+    /// Takes a message. One is always taken when nothing is unacknowledged.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] until [`Event::Writable`]; the others are for good.
+    pub fn send(&mut self, data: Bytes) -> Result<(), SendError> {
+        if self.config.framing == Framing::Stream {
+            return Err(SendError::WrongFraming("a stream"));
+        }
+        let (length, limit) = (data.len(), self.config.max_message);
+        if length > limit {
+            return Err(SendError::TooLarge { length, limit });
+        }
+        let ready = self.check_sending();
+        if ready == Err(SendError::Full) || ready.is_ok() && self.unacknowledged() >= self.ideal {
+            self.on_full();
+            return Err(SendError::Full);
+        }
+        ready?;
+        self.stats.messages_sent += 1;
+        self.push(message::header(length));
+        self.push(data);
+        Ok(())
+    }
+
+    /// The next bytes of a stream, in order.
+    pub fn read(&mut self) -> Option<Bytes> {
+        let bytes = self.receiver.as_mut()?.read()?;
+        self.stats.delivered_bytes += bytes.len() as u64;
+        Some(bytes)
+    }
+
+    /// The next message.
+    pub fn recv(&mut self) -> Option<Bytes> {
+        self.assemble();
+        let message = self.assembly.take()?;
+        self.stats.messages_delivered += 1;
+        self.stats.delivered_bytes += message.len() as u64;
+        self.assemble();
+        Some(message)
+    }
+
+    fn assemble(&mut self) {
+        if self.config.framing == Framing::Stream || self.assembly.has_message() {
+            return;
+        }
+        let Some(receiver) = &mut self.receiver else { return };
+        if self.assembly.advance(receiver, self.config.max_message).is_err() {
+            self.fail(code::TOO_LARGE, Closed::Violation("a message beyond max_message"));
+        }
+    }
+
+    /// Nothing more will be sent: the peer gets [`Event::ShutdownByPeer`] after everything before it.
+    pub fn finish(&mut self) {
+        if let Some(sender) = &mut self.sender
+            && !sender.is_finishing()
+        {
+            sender.finish();
+            (self.unsent, self.unconfirmed) = (true, true);
+        }
+    }
+
+    /// Finishes, and ends the flow when everything is acknowledged or `close_timeout` has passed.
+    pub fn close(&mut self, now: Instant) {
+        self.finish();
+        if self.close_by.is_none() {
+            self.close_by = Some(now + self.config.close_timeout);
+        }
+    }
+
+    /// Ends the flow at once; the peer is told `code`, from 256 on the application's own, and `reason`.
+    pub fn abort(&mut self, code: u64, reason: &str) {
+        if !self.is_closed() {
+            Frame::Close { code, reason: reason.into() }.encode(&mut self.control_out);
+            self.end(Closed::Local);
+        }
+    }
+
+    fn fail(&mut self, code: u64, closed: Closed) {
+        if !self.is_closed() {
+            Frame::Close { code, reason: closed.to_string() }.encode(&mut self.control_out);
+            self.end(closed);
+        }
+    }
+
+    fn end(&mut self, closed: Closed) {
+        if self.state != State::Closed {
+            self.state = State::Closed;
+            self.events.push_back(Event::Closed(closed));
+        }
+    }
+
+    /// The hop was replaced by another one to the same peer: what was under way is sent again.
+    pub fn handle_hop_changed(&mut self, now: Instant) {
+        self.max_packet = usize::MAX;
+        self.reporting.on_urgent(now);
+        self.crediting.on_urgent(now);
+        self.last_credit = 0;
+        self.path = UNKNOWN_PATH;
+        if let Some(sender) = &mut self.sender {
+            sender.on_hop_changed(now);
+        }
+    }
+
+    /// Takes what the hop has and gives it what it wants. Call it whenever something may have changed on the hop, and after
+    /// the application gave or took something.
+    pub fn drive<H: Hop>(&mut self, now: Instant, hop: &mut H) {
+        self.path = hop.path();
+        while let Some(data) = hop.poll_control() {
+            self.on_control(now, &data);
+        }
+        while let Some(data) = hop.poll_packet() {
+            self.stats.packets_received += 1;
+            self.on_packet(now, data);
+        }
+        while let Some(fate) = hop.poll_fate() {
+            self.on_fate(now, fate);
+        }
+        self.update(now);
+        self.transmit(now, hop);
+        self.flush_control(hop);
+    }
+
+    /// Lets time pass. [`drive`](Self::drive) must follow.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.close_by.is_some_and(|by| by <= now) {
+            let closed =
+                if self.state == State::Closing { Closed::Finished } else { Closed::LocalTimeout };
+            self.fail(code::NONE, closed);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) and [`drive`](Self::drive) are due if nothing happens before.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.is_closed() {
+            return None;
+        }
+        let sender = self.sender.as_ref().filter(|_| self.room_left);
+        let sender = sender.and_then(|sender| sender.poll_timeout(&self.path));
+        let reports = [self.reporting.poll_timeout(), self.crediting.poll_timeout()];
+        reports.into_iter().chain([sender, self.close_by]).flatten().min()
+    }
+
+    fn on_control(&mut self, now: Instant, data: &[u8]) {
+        if self.is_closed() {
+            return;
+        }
+        self.control_in.push(data);
+        loop {
+            match self.control_in.poll() {
+                Ok(None) => return,
+                Ok(Some(frame)) => self.on_frame(now, frame),
+                Err(_) => return self.fail(code::VIOLATION, Closed::Violation("a control frame")),
+            }
+        }
+    }
+
+    fn on_frame(&mut self, now: Instant, frame: Frame) {
+        match frame {
+            Frame::Open(open) if self.state == State::Opening && self.sender.is_none() => {
+                self.config.mode = open.mode;
+                self.config.framing = open.framing;
+                self.config.batch = open.size;
+                self.config.interleave = open.interleave;
+                self.config.hop_feedback = open.hop_feedback;
+                self.config.deadline = open.deadline;
+                if open.mode != Mode::Brtp {
+                    return self.fail(code::VIOLATION, Closed::Violation("a mode without a flow"));
+                }
+                let window = self.config.receive_window;
+                Frame::Accept { window }.encode(&mut self.control_out);
+                self.begin(now);
+                self.establish(now, open.window);
+            }
+            Frame::Accept { window } if self.state == State::Opening && self.sender.is_some() => {
+                self.establish(now, window);
+            }
+            Frame::Open(_) | Frame::Accept { .. } => {
+                self.fail(code::VIOLATION, Closed::Violation("a control frame out of order"));
+            }
+            Frame::Close { code: code::NONE, .. } if self.is_received() => {
+                // It says so when it has everything, and this may overtake the report.
+                if std::mem::take(&mut self.unconfirmed) {
+                    self.events.push_back(Event::AllDataAcknowledged);
+                }
+                self.end(Closed::Finished);
+            }
+            Frame::Close { code, reason } => self.end(Closed::Peer { code, reason }),
+            Frame::Seal(_) => {}
+        }
+    }
+
+    fn establish(&mut self, now: Instant, window: u64) {
+        self.state = State::Established;
+        self.events.push_back(Event::Established);
+        if let Some(sender) = &mut self.sender {
+            sender.on_window(window);
+        }
+        for packet in std::mem::take(&mut self.early) {
+            self.on_packet(now, packet);
+        }
+    }
+
+    fn is_received(&self) -> bool {
+        self.receiver.as_ref().is_some_and(StreamReceiver::is_finished)
+    }
+
+    fn on_packet(&mut self, now: Instant, data: Bytes) {
+        match Packet::parse(data.clone()) {
+            Err(_) => self.stats.dropped.malformed += 1,
+            Ok(Packet::Report(report)) => self.on_report(now, &report),
+            Ok(Packet::Credit(credit)) => self.on_credit(&credit),
+            Ok(_) if self.receiver.is_none() => {
+                if self.early.len() < MAX_EARLY {
+                    self.early.push_back(data);
+                } else {
+                    self.stats.dropped.early += 1;
+                }
+            }
+            Ok(packet) => self.on_symbol(now, packet),
+        }
+    }
+
+    fn on_symbol(&mut self, now: Instant, packet: Packet) {
+        let Some(receiver) = &mut self.receiver else { return };
+        let taken = match packet {
+            Packet::Source { number, symbol, .. } => {
+                receiver.on_source(number, symbol, &mut self.stats)
+            }
+            Packet::Mixed { batch, coefficients, symbol, .. } => {
+                receiver.on_mixed(batch, &coefficients, symbol, &mut self.stats)
+            }
+            _ => return,
+        };
+        match taken {
+            Taken::New => self.stats.innovative += 1,
+            Taken::Redundant => self.stats.dropped.redundant += 1,
+            Taken::Malformed => self.stats.dropped.malformed += 1,
+            Taken::BeyondWindow => self.stats.dropped.beyond_window += 1,
+        }
+        // What is redundant may be a probe, which asks for a report.
+        self.reporting.on_change(now, &self.path);
+    }
+
+    fn on_report(&mut self, now: Instant, report: &Report) {
+        if report.serial <= self.last_report {
+            return;
+        }
+        self.last_report = report.serial;
+        if let Some(sender) = &mut self.sender {
+            let acknowledged = sender.on_report(now, report, &self.path);
+            self.stats.acknowledged_bytes += acknowledged as u64;
+        }
+    }
+
+    fn on_credit(&mut self, credit: &Credit) {
+        if credit.serial <= self.last_credit {
+            return;
+        }
+        self.last_credit = credit.serial;
+        self.max_packet = usize::try_from(credit.max_packet).unwrap_or(usize::MAX).max(64);
+        if let Some(sender) = &mut self.sender {
+            sender.on_credit(credit.symbols);
+        }
+    }
+
+    fn on_fate(&mut self, now: Instant, fate: Fate) {
+        let (kind, number) = (fate.tag >> TAG_SHIFT, fate.tag & TAG_NUMBER);
+        match (kind, &mut self.sender) {
+            (SYMBOL, Some(sender)) if self.config.hop_feedback => {
+                sender.on_fate(number, fate.outcome, &self.path);
+            }
+            (REPORT, _) if fate.outcome == Outcome::Lost => self.reporting.on_lost(now, number),
+            (CREDIT, _) if fate.outcome == Outcome::Lost => self.crediting.on_lost(now, number),
+            _ => {}
+        }
+    }
+
+    /// Draws the conclusions from what came in.
+    fn update(&mut self, now: Instant) {
+        self.assemble();
+        self.update_events();
+        self.update_ideal();
+        if let Some(receiver) = &self.receiver
+            && receiver.limit() - self.told.0 > self.config.receive_window / 4
+        {
+            self.reporting.on_change(now, &self.path);
+        }
+        let sent = self.sender.as_ref().is_some_and(|s| s.is_finishing() && s.is_acknowledged());
+        if self.state == State::Established && sent && self.is_received() {
+            self.state = State::Closing;
+            self.reporting.on_urgent(now);
+            Frame::Close { code: code::NONE, reason: String::new() }.encode(&mut self.control_out);
+            // The peer answers with the same when it knows; if it is gone by then, nothing is lost.
+            let linger = now + self.path.rtt * 4 + Duration::from_millis(100);
+            self.close_by = Some(self.close_by.map_or(linger, |by| by.min(linger)));
+        }
+    }
+
+    fn update_events(&mut self) {
+        if self.state == State::Opening {
+            return;
+        }
+        let readable = match self.config.framing {
+            Framing::Stream => self.receiver.as_ref().is_some_and(StreamReceiver::has_ready),
+            Framing::Messages => self.assembly.has_message(),
+        };
+        if readable && !self.readable {
+            self.events.push_back(Event::DataReceived);
+        }
+        self.readable = readable;
+        if self.is_received() && !self.told_shutdown {
+            self.told_shutdown = true;
+            self.events.push_back(Event::ShutdownByPeer);
+        }
+        if self.unconfirmed && self.sender.as_ref().is_some_and(StreamSender::is_acknowledged) {
+            self.unconfirmed = false;
+            self.events.push_back(Event::AllDataAcknowledged);
+        }
+        if self.full && self.unacknowledged() < self.ideal - self.ideal / 4 && self.sender.is_some()
+        {
+            self.full = false;
+            self.events.push_back(Event::Writable);
+        }
+    }
+
+    /// The buffer that keeps the path busy while the worst of its losses are repaired.
+    fn update_ideal(&mut self) {
+        let Some(sender) = &self.sender else { return };
+        let round = sender.end_to_end().round_trip(&self.path);
+        let flight = self.path.rate as f64 * round.as_secs_f64();
+        let loss = self.path.loss.clamp(1e-6, 0.9);
+        // Tries until, of what is in flight, less than one in twenty flights has anything left.
+        let tries = (0.05 / (flight / 1400.0).max(1.0)).ln() / loss.ln();
+        let ideal = flight * (2.0 + tries.clamp(1.0, 8.0));
+        let most = self.config.max_send_buffer;
+        let ideal = (ideal as usize).clamp(MIN_IDEAL.min(most), most);
+        if self.state == State::Established && ideal.abs_diff(self.ideal) >= self.ideal / 4 {
+            self.ideal = ideal;
+            self.events.push_back(Event::IdealBufferLengthChanged { length: ideal });
+        }
+    }
+
+    fn transmit<H: Hop>(&mut self, now: Instant, hop: &mut H) {
+        if self.is_closed() {
+            return;
+        }
+        if self.reporting.is_due(now) {
+            self.send_report(now, hop);
+        }
+        if self.crediting.is_due(now) {
+            self.send_credit(now, hop);
+        }
+        let Some(sender) = &mut self.sender else { return };
+        let hop_max = hop.max_packet();
+        let max_packet = hop_max.min(self.max_packet);
+        let mut room = hop.room(now);
+        while room > 0 {
+            let Some(out) = sender.poll(now, max_packet, &self.path, &mut self.stats) else {
+                break;
+            };
+            self.stats.packets_sent += 1;
+            let tag =
+                out.number.map_or(NOTHING << TAG_SHIFT, |number| SYMBOL << TAG_SHIFT | number);
+            hop.send(now, hop::Packet { data: out.data, tag, urgent: out.urgent });
+            room -= 1;
+        }
+        self.room_left = room > 0;
+        if self.unsent && sender.is_drained() && self.state != State::Opening {
+            self.unsent = false;
+            self.events.push_back(Event::SendComplete);
+        }
+    }
+
+    fn send_report<H: Hop>(&mut self, now: Instant, hop: &mut H) {
+        let Some(receiver) = &mut self.receiver else { return };
+        let report = receiver.report();
+        self.told = (report.limit, report.next);
+        self.reporting.on_sent(report.serial);
+        if !self.config.hop_feedback && receiver.has_gaps() {
+            self.reporting.again_at(now + self.path.rtt.max(Duration::from_millis(10)));
+        }
+        self.stats.reports_sent += 1;
+        let data = report.encode(hop.max_packet());
+        let tag = REPORT << TAG_SHIFT | report.serial;
+        hop.send(now, hop::Packet { data, tag, urgent: true });
+    }
+
+    /// An end takes whatever its window allows; only relays count what is sent on the hop.
+    fn send_credit<H: Hop>(&mut self, now: Instant, hop: &mut H) {
+        self.credit_serial += 1;
+        self.crediting.on_sent(self.credit_serial);
+        let max_packet = Part::HEADER as u64 + u64::from(u16::MAX);
+        let credit = Credit { serial: self.credit_serial, symbols: crate::varint::MAX, max_packet };
+        let tag = CREDIT << TAG_SHIFT | self.credit_serial;
+        hop.send(now, hop::Packet { data: credit.encode(), tag, urgent: true });
+    }
+
+    fn flush_control<H: Hop>(&mut self, hop: &mut H) {
+        if !self.control_out.is_empty() {
+            let taken = hop.write_control(&self.control_out).min(self.control_out.len());
+            let _sent = self.control_out.split_to(taken);
+        }
+        debug_assert!(self.control_out.len() <= MAX_CONTROL_OUT);
+    }
+}

@@ -1,0 +1,4 @@
+//! Flows over toy hops in virtual time.
+
+mod brtp;
+mod pair;
