@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use towline_proto::bats::congestion::Control;
 use towline_sim::{Bitrate, LinkConfig, Loss, Simulation};
 
-use crate::raw;
+use crate::bulk::BulkNode;
+use crate::raw::RawNode;
+use crate::{chain, fairness};
 use crate::report::Report;
 
 /// What runs over the network.
@@ -13,13 +15,22 @@ use crate::report::Report;
 pub enum Mode {
     /// Nothing but the hop itself: datagrams of full size, as many as it takes. It measures the congestion controller. One hop.
     Raw,
+    /// QUIC streams with CUBIC, end to end.
+    QuicCubic,
+    /// QUIC streams with BBRv3, end to end.
+    QuicBbr,
 }
 
 impl Mode {
+    /// All of them.
+    pub const ALL: [Mode; 3] = [Mode::Raw, Mode::QuicCubic, Mode::QuicBbr];
+
     /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Mode::Raw => "raw",
+            Mode::QuicCubic => "quic-cubic",
+            Mode::QuicBbr => "quic-bbr",
         }
     }
 }
@@ -47,10 +58,14 @@ pub struct Cell {
     pub warmup: Duration,
     /// The congestion controller of every hop.
     pub control: Control,
+    /// Flows of ours beside each other; more than one share the link.
+    pub flows: u8,
+    /// QUIC flows with CUBIC beside them.
+    pub cubic: u8,
     /// For all random numbers.
     pub seed: u64,
-    /// Prints the controller's state while it runs.
-    pub trace: bool,
+    /// Whether this is a baseline beside another cell.
+    pub peer: bool,
 }
 
 impl Default for Cell {
@@ -66,8 +81,10 @@ impl Default for Cell {
             duration: Duration::from_secs(30),
             warmup: Duration::from_secs(5),
             control: Control::Coded,
+            flows: 1,
+            cubic: 0,
             seed: 1,
-            trace: false,
+            peer: false,
         }
     }
 }
@@ -91,6 +108,26 @@ pub enum LabError {
 }
 
 impl Cell {
+    fn check(&self) -> Result<(), LabError> {
+        let refuse = |text: &str| Err(LabError::Parameter(text.to_owned()));
+        if !(1..=32).contains(&self.hops) {
+            return refuse("a chain has 1 to 32 hops");
+        }
+        if self.mode == Mode::Raw && self.hops != 1 {
+            return refuse("the raw mode measures one hop");
+        }
+        if !(0.0..1.0).contains(&self.loss) {
+            return refuse("loss is a share from 0 to below 1");
+        }
+        if self.flows == 0 || self.flows > 64 || self.cubic > 64 {
+            return refuse("1 to 64 flows share a link");
+        }
+        if self.duration <= self.warmup {
+            return refuse("the run must be longer than its warm-up");
+        }
+        Ok(())
+    }
+
     /// One direction of each link.
     pub(crate) fn link(&self) -> LinkConfig {
         let link = LinkConfig::lab(self.rate, self.delay, self.loss);
@@ -132,7 +169,15 @@ fn base() -> Instant {
 /// # Errors
 /// [`LabError`].
 pub fn run(cell: &Cell) -> Result<Report, LabError> {
+    cell.check()?;
+    if cell.flows > 1 || cell.cubic > 0 {
+        return fairness::run(cell);
+    }
     match cell.mode {
-        Mode::Raw => raw::run(cell),
+        Mode::Raw => chain::end_to_end(cell, |place| RawNode::new(cell, place)),
+        Mode::QuicCubic => {
+            chain::end_to_end(cell, |place| BulkNode::new(cell, Control::Cubic, place))
+        }
+        Mode::QuicBbr => chain::end_to_end(cell, |place| BulkNode::new(cell, Control::Bbr3, place)),
     }
 }

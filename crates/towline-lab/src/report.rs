@@ -7,7 +7,7 @@ use crate::cell::Cell;
 /// Bytes that arrived, by time.
 #[derive(Clone, Debug)]
 pub(crate) struct Meter {
-    base: Instant,
+    base: Option<Instant>,
     warmup: Duration,
     total: u64,
     steady: u64,
@@ -15,18 +15,28 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) fn new(base: Instant, warmup: Duration) -> Self {
-        Meter { base, warmup, total: 0, steady: 0 }
+        Meter { base: Some(base), warmup, total: 0, steady: 0 }
     }
 
     pub(crate) fn add(&mut self, now: Instant, bytes: u64) {
         self.total += bytes;
-        if now.saturating_duration_since(self.base) >= self.warmup {
+        if self.base.is_some_and(|base| now.saturating_duration_since(base) >= self.warmup) {
             self.steady += bytes;
         }
     }
 
-    pub(crate) fn total(&self) -> u64 {
-        self.total
+    pub(crate) fn steady(&self) -> u64 {
+        self.steady
+    }
+
+    /// Several together.
+    pub(crate) fn sum(meters: &[&Meter]) -> Meter {
+        let (base, warmup) = meters
+            .first()
+            .map_or((None, Duration::ZERO), |first| (first.base, first.warmup));
+        let total = meters.iter().map(|meter| meter.total).sum();
+        let steady = meters.iter().map(|meter| meter.steady).sum();
+        Meter { base, warmup, total, steady }
     }
 }
 
@@ -45,6 +55,8 @@ pub struct Report {
     pub wire: f64,
     /// Packets dropped by the first link's queue.
     pub overflow: u64,
+    /// What each of several flows got without the warm-up, those with CUBIC first.
+    pub shares: Vec<f64>,
 }
 
 impl Report {
@@ -56,6 +68,7 @@ impl Report {
             limit: cell.limit(),
             wire: 0.0,
             overflow: 0,
+            shares: Vec::new(),
             cell: cell.clone(),
         }
     }
@@ -63,6 +76,19 @@ impl Report {
     /// Goodput over what is possible.
     pub fn ratio(&self) -> f64 {
         self.goodput / self.limit
+    }
+
+    /// Jain's index of our own flows' shares: 1 when all are equal, 1/n when one has all.
+    pub fn jain(&self) -> Option<f64> {
+        let shares = self.shares.get(usize::from(self.cell.cubic)..).filter(|own| !own.is_empty())?;
+        let sum: f64 = shares.iter().sum();
+        let squares: f64 = shares.iter().map(|share| share * share).sum();
+        Some(sum * sum / (shares.len() as f64 * squares.max(1.0)))
+    }
+
+    /// What is on the wire beyond what is delivered, as a share of the latter.
+    pub fn overhead(&self) -> f64 {
+        if self.goodput > 0.0 { self.wire / self.goodput - 1.0 } else { 0.0 }
     }
 
     /// The same without the warm-up.

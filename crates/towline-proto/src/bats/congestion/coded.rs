@@ -15,20 +15,22 @@ use crate::quic::{AckedPacket, CongestionController, CongestionSignal, PathRepor
 /// Growth of the rate per round trip at the start: between BBR's 2.77 and slow start with full bursts.
 const START_GAIN: f64 = 2.89;
 /// The share of the queue's error that one interval corrects. Up to 1 would be stable with one interval of delay; this much leaves room for noise.
-const QUEUE_GAIN: f64 = 0.3;
+const QUEUE_GAIN: f64 = 0.4;
 /// The shortest interval between corrections.
 const MIN_INTERVAL: Duration = Duration::from_millis(25);
 /// The same at the start.
 const MIN_START_INTERVAL: Duration = Duration::from_millis(5);
 /// The target of a flow of 100 Mb/s, and how much shorter it is for each doubling of the rate, seconds.
-const TARGET: f64 = 0.004_3;
-const TARGET_SLOPE: f64 = 0.000_7;
-const TARGET_RANGE: (f64, f64) = (0.001_5, 0.009);
+const TARGET: f64 = 0.004_8;
+const TARGET_SLOPE: f64 = 0.001;
+const TARGET_RANGE: (f64, f64) = (0.001_2, 0.009);
 /// Below this a queue counts as empty, seconds.
 const EMPTY: f64 = 0.000_5;
 /// The queue is emptied once in a while, so that the delay of the path itself is seen, and this much beyond, seconds.
 const REFRESH_EVERY: Duration = Duration::from_secs(4);
-const REFRESH_BEYOND: f64 = 0.001_5;
+const REFRESH_BEYOND: f64 = 0.001;
+/// How long a loss that is thought the path's own is believed, the first time.
+const DOUBT_AFTER: Duration = Duration::from_secs(2);
 /// Unused capacity is looked for in steps that a queue of this length holds, seconds.
 const STEP: f64 = 0.004;
 /// No slower than this, bytes per second.
@@ -44,6 +46,10 @@ enum State {
     Cruise,
     /// Emptying the queue for a moment.
     Refresh { until: Instant },
+    /// Waiting for flows beside this one, which see it and empty theirs.
+    Hold { until: Instant },
+    /// Back to the queue's target.
+    Refill { until: Instant },
 }
 
 /// What is gathered between two corrections.
@@ -62,13 +68,47 @@ struct Interval {
     marked: bool,
 }
 
-/// A rise of loss without a queue: is it ours?
+/// A rise of loss without a queue: is it ours? Less is sent, to see whether less arrives.
 #[derive(Clone, Copy, Debug)]
 struct Suspicion {
     capacity: f64,
-    share: f64,
-    excess: f64,
-    rounds: u32,
+    before: Window,
+}
+
+/// Intervals together, for what single ones are too short to tell.
+#[derive(Clone, Copy, Debug, Default)]
+struct Window {
+    counts: Counts,
+    passed: f64,
+    time: f64,
+    highest: f64,
+    /// Intervals to leave out first: what was decided last shows only after a round trip.
+    skip: u32,
+}
+
+impl Window {
+    fn add(&mut self, sample: &Sample) {
+        if self.skip > 0 {
+            self.skip -= 1;
+            return;
+        }
+        self.counts.add(sample.counts);
+        self.passed += sample.passed * sample.length;
+        self.time += sample.length;
+        self.highest = self.highest.max(sample.highest);
+    }
+
+    fn is_full(&self) -> bool {
+        self.counts.all() >= 256 || self.counts.all() >= 64 && self.time > 1.0
+    }
+
+    fn sent_rate(&self) -> f64 {
+        self.passed / self.time.max(1e-9)
+    }
+
+    fn arrived_rate(&self) -> f64 {
+        self.sent_rate() * (1.0 - self.counts.share())
+    }
 }
 
 /// What one interval showed.
@@ -76,6 +116,8 @@ struct Suspicion {
 struct Sample {
     /// Bytes per second that passed the bottleneck.
     passed: f64,
+    /// Bytes per second that arrived.
+    arrived: f64,
     /// The share of loss beyond the path's own.
     excess: f64,
     /// The shortest queue in it, seconds.
@@ -112,13 +154,24 @@ pub(super) struct Coded {
     forgive: Instant,
     /// Bytes passed and when, while the queue stood, for the rate at the end of the start.
     standing: Option<(Instant, u64)>,
-    /// When the queue was last empty.
-    empty: Instant,
+    /// When the queue was last emptied, and when that is due again.
+    born: Instant,
+    emptied: Instant,
+    refresh_at: Instant,
+    /// Whether the queue reached its target since it was last emptied.
+    stood: bool,
+    /// Intervals in cruise since the queue was last emptied.
+    cruised: u32,
     /// Intervals in a row with an empty queue although everything allowed was sent.
     idle: u32,
     /// How long a queue the path is thought to hold, seconds.
     depth: f64,
     suspicion: Option<Suspicion>,
+    window: Window,
+    /// The share of loss beyond the path's own, as it was last judged.
+    excess: f64,
+    /// When the path's own loss is put to the test again, and after how long the next time.
+    doubt: Option<(Instant, Duration)>,
 }
 
 impl Coded {
@@ -127,7 +180,7 @@ impl Coded {
         Coded {
             mtu: mtu.into(),
             initial_window,
-            state: State::Start { best: 0.0, grew: now },
+            state: Self::start(now),
             capacity: 0.0,
             // Before the first round trip time is known: as if it were 100 ms.
             rate: initial_window as f64 * 10.0,
@@ -144,11 +197,22 @@ impl Coded {
             last_ack: None,
             forgive: now,
             standing: None,
-            empty: now,
+            born: now,
+            emptied: now,
+            refresh_at: now + REFRESH_EVERY,
+            stood: false,
+            cruised: 0,
             idle: 0,
             depth: f64::INFINITY,
             suspicion: None,
+            window: Window::default(),
+            excess: 0.0,
+            doubt: None,
         }
+    }
+
+    fn start(now: Instant) -> State {
+        State::Start { best: 0.0, grew: now }
     }
 
     fn account(&mut self, now: Instant) {
@@ -177,7 +241,7 @@ impl Coded {
     /// The length of queue that this flow aims at, seconds.
     fn target(&self) -> f64 {
         let by_rate = TARGET - TARGET_SLOPE * log2(self.capacity / 12_500_000.0);
-        by_rate.clamp(TARGET_RANGE.0, TARGET_RANGE.1).min(self.depth * 0.6)
+        by_rate.clamp(TARGET_RANGE.0, TARGET_RANGE.1).min(self.depth * 0.7)
     }
 
     fn begin_interval(&mut self, now: Instant) {
@@ -199,15 +263,14 @@ impl Coded {
     fn interval_is_over(&self, now: Instant, number: u64) -> bool {
         let Some(interval) = &self.interval else { return false };
         let length = now.saturating_duration_since(interval.start);
-        if interval.counts.all() < 8 {
+        if interval.counts.all() < 16 {
             return false;
         }
         match self.state {
             State::Start { .. } => length >= MIN_START_INTERVAL.max(self.last_rtt / 4),
             State::Settle { until } => now >= until,
-            State::Cruise | State::Refresh { .. } => {
-                number >= interval.first && length >= MIN_INTERVAL
-            }
+            State::Cruise => number >= interval.first && length >= MIN_INTERVAL,
+            State::Refresh { .. } | State::Hold { .. } | State::Refill { .. } => false,
         }
     }
 
@@ -222,7 +285,8 @@ impl Coded {
         let counts = interval.counts;
         Some(Sample {
             passed: bytes / length,
-            excess: self.loss.excess(counts),
+            arrived: bytes / length * (1.0 - counts.share()),
+            excess: self.excess,
             queue: self.queue_of(interval.smallest),
             highest: interval.highest,
             length,
@@ -237,40 +301,40 @@ impl Coded {
         self.begin_interval(now);
         let Some(sample) = sample else { return };
         self.loss.smooth(sample.counts);
+        if matches!(self.state, State::Settle { .. }) {
+            self.excess = self.loss.excess(sample.counts);
+        }
+        let sample = Sample { excess: self.excess, ..sample };
         match self.state {
-            State::Start { best, grew } => self.on_start(now, &sample, best, grew),
+            State::Start { .. } => self.on_start(now, &sample),
             State::Settle { .. } => {
                 self.capacity = sample.passed * (1.0 - sample.excess);
                 self.state = State::Cruise;
+                self.refresh_soon(now);
+                self.excess = 0.0;
+                self.window = Window { skip: 1, ..Window::default() };
                 self.cruise(now, &sample);
             }
             State::Cruise => self.on_cruise(now, &sample),
-            State::Refresh { .. } => {}
+            State::Refresh { .. } | State::Hold { .. } | State::Refill { .. } => {}
         }
     }
 
     // The start.
 
-    fn on_start(&mut self, now: Instant, sample: &Sample, best: f64, grew: Instant) {
-        // Only what arrived counts: here, where loss is unknown yet, what passed is what was sent.
-        let arrived = sample.passed * (1.0 - sample.excess);
-        if sample.highest < 0.002 {
-            self.loss.learn(sample.counts);
-        }
-        let (mut best, mut grew) = (best, grew);
+    fn on_start(&mut self, now: Instant, sample: &Sample) {
+        let State::Start { mut best, mut grew } = self.state else { return };
+        // Only what arrived counts: of what was lost, nobody knows yet whether it was too much.
+        let arrived = sample.arrived;
         if arrived > best * 1.2 || sample.limited {
             grew = now;
         }
         best = best.max(arrived);
         self.state = State::Start { best, grew };
         self.capacity = best;
-        if sample.marked {
-            self.end_start(now, best);
-            return;
-        }
         let patience = self.last_rtt.mul_f64(1.25) + 2 * MIN_START_INTERVAL;
-        if now.saturating_duration_since(grew) > patience {
-            self.end_start(now, best);
+        if sample.marked || now.saturating_duration_since(grew) > patience {
+            self.end_start(now, self.capacity);
         } else {
             self.set_rate(now, self.rate.max(START_GAIN * arrived));
         }
@@ -301,7 +365,7 @@ impl Coded {
 
     fn end_start(&mut self, now: Instant, capacity: f64) {
         self.capacity = capacity;
-        let round = self.last_rtt.max(MIN_INTERVAL);
+        let round = self.round();
         let drain = (0.012 / round.as_secs_f64()).clamp(0.05, 0.5);
         self.set_rate(now, capacity * (1.0 - drain));
         self.state = State::Settle { until: now + round };
@@ -313,7 +377,20 @@ impl Coded {
 
     fn on_cruise(&mut self, now: Instant, sample: &Sample) {
         let target = self.target();
-        self.judge_loss(sample, target);
+        self.cruised = self.cruised.saturating_add(1);
+        self.window.add(sample);
+        if self.window.is_full() {
+            self.judge_loss(now, target);
+        }
+        let sample = &Sample { excess: self.excess, ..*sample };
+        if sample.highest > 1.6 * target + 0.001 {
+            self.refresh_soon(now);
+        }
+        if self.suspicion.is_some() {
+            // A trial: the rate stays where it is until the window is full.
+            self.set_rate(now, self.capacity);
+            return;
+        }
         let passed = sample.passed * (1.0 - sample.excess);
         if sample.limited {
             self.idle = 0;
@@ -323,16 +400,26 @@ impl Coded {
             self.capacity += weight * (passed - self.capacity);
             self.idle = 0;
         } else if sample.excess == 0.0 {
-            self.capacity = self.capacity.max(passed);
+            // Right after a queue was emptied, what passes is a reserve of the path, not its rate.
+            if self.cruised > 2 {
+                self.capacity = self.capacity.max(passed);
+            }
             self.idle += 1;
         }
         if sample.marked {
             self.depth = (sample.highest * 0.7).max(EMPTY);
             self.capacity *= 0.9;
         }
+        // More than this cannot pass if at most half of it is lost.
+        self.capacity = self.capacity.min((2.5 * sample.arrived).max(self.floor(sample)));
         // A path that once overflowed early may hold more by now.
-        self.depth += sample.length * 0.000_5;
+        self.depth += sample.length * (0.001 + 0.3 * self.depth.min(1.0));
         self.cruise(now, sample);
+    }
+
+    /// Of an interval in which little was sent nothing follows.
+    fn floor(&self, sample: &Sample) -> f64 {
+        if sample.limited { self.capacity } else { MIN_RATE }
     }
 
     fn cruise(&mut self, now: Instant, sample: &Sample) {
@@ -344,61 +431,125 @@ impl Coded {
             let step = STEP / length * f64::from(1_u32 << self.idle.saturating_sub(6).min(12));
             change = change.max(doubled.min(step)).min(1.0);
         }
-        if sample.limited {
+        // Right after the queue was filled again, that does not show yet.
+        if sample.limited || self.cruised <= 2 && self.emptied > self.born {
             change = change.min(0.0);
         }
         self.set_rate(now, self.capacity * (1.0 + change.max(-0.5)));
-        if now.saturating_duration_since(self.empty) > REFRESH_EVERY && !sample.limited {
+        if now >= self.refresh_at && !sample.limited {
             self.refresh(now, sample.queue);
         }
     }
 
     /// Sends less for a round trip, so that the queue empties.
     fn refresh(&mut self, now: Instant, queue: f64) {
-        let round = self.last_rtt.max(MIN_INTERVAL);
-        let drain = (queue + REFRESH_BEYOND) / round.as_secs_f64();
-        self.set_rate(now, self.capacity * (1.0 - drain.min(0.5)));
+        let round = self.round();
+        // More than what stands, since flows beside this one may not help.
+        let drain = (1.5 * queue + REFRESH_BEYOND) / round.as_secs_f64();
+        self.set_rate(now, self.capacity * (1.0 - drain.min(0.35)));
         self.state = State::Refresh { until: now + round };
-        self.empty = now;
+        self.emptied = now;
+        self.refresh_at = now + REFRESH_EVERY;
+        self.cruised = 0;
+        self.stood = false;
+        self.window = Window { skip: 1, ..Window::default() };
     }
 
-    /// Tells loss that is the path's own from loss that comes from sending too fast: the latter comes with a queue, or goes away when less is sent.
-    fn judge_loss(&mut self, sample: &Sample, target: f64) {
-        if sample.excess == 0.0 {
-            if self.suspicion.take().is_some() {
-                self.depth = self.depth.min(sample.highest.max(EMPTY));
+    /// The queue is longer than anybody wants: there may be a flow that does not know how long the path is without it.
+    fn refresh_soon(&mut self, now: Instant) {
+        let soon = (now + REFRESH_EVERY / 8).max(self.emptied + REFRESH_EVERY / 2);
+        self.refresh_at = self.refresh_at.min(soon);
+    }
+
+    fn round(&self) -> Duration {
+        self.last_rtt.max(MIN_INTERVAL)
+    }
+
+    /// The steps that take a time, not a measurement.
+    fn step(&mut self, now: Instant) {
+        let round = self.round();
+        match self.state {
+            State::Refresh { until } if now >= until => {
+                self.state = State::Hold { until: now + 2 * round };
+                self.set_rate(now, self.capacity);
             }
-            self.loss.learn(sample.counts);
+            State::Hold { until } if now >= until => {
+                self.state = State::Refill { until: now + round };
+                let missing = (self.target() - self.recent_queue()).max(0.0);
+                let more = missing / round.as_secs_f64();
+                self.set_rate(now, self.capacity * (1.0 + more.min(0.5)));
+            }
+            State::Refill { until } if now >= until => {
+                self.state = State::Cruise;
+                self.idle = 0;
+                self.set_rate(now, self.capacity);
+                self.begin_interval(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Another flow empties the queue: together it becomes empty. `lower` says that the path is shorter than was known, which only shows when the queue is short.
+    fn join_refresh(&mut self, now: Instant, lower: bool) {
+        let queue = self.recent_queue();
+        let old = now.saturating_duration_since(self.emptied) > REFRESH_EVERY / 4;
+        self.stood |= queue > 0.8 * self.target();
+        let short = lower || self.stood && queue < 0.5 * self.target();
+        let settled = self.state == State::Cruise && self.cruised > 4 && self.suspicion.is_none();
+        if settled && old && short {
+            self.refresh(now, queue.max(0.5 * self.target()));
+        }
+    }
+
+    /// Tells loss that is the path's own from loss that comes from sending too fast: the latter comes with a queue, or less is sent and as much arrives.
+    fn judge_loss(&mut self, now: Instant, target: f64) {
+        let window = std::mem::take(&mut self.window);
+        let queued = window.highest > target + 0.002;
+        if let Some(suspicion) = self.suspicion.take() {
+            self.conclude(now, &suspicion, &window, queued);
             return;
         }
-        if sample.highest > target + 0.001 {
-            self.depth = self.depth.min(sample.highest);
-            self.suspicion = None;
-            return;
-        }
-        let share = sample.counts.share();
-        let Some(suspicion) = &mut self.suspicion else {
-            let excess = sample.excess;
-            self.suspicion =
-                Some(Suspicion { capacity: self.capacity, share, excess, rounds: 0 });
-            self.capacity *= (1.0 - excess).max(0.7);
-            return;
-        };
-        suspicion.rounds += 1;
-        if suspicion.rounds < 2 {
-            return;
-        }
-        if share > suspicion.share - 0.5 * suspicion.excess {
-            // Less was sent, and as much was lost.
-            self.capacity = self.capacity.max(suspicion.capacity);
-            self.loss.relearn(sample.counts);
-            self.suspicion = None;
+        self.excess = self.loss.excess(window.counts);
+        if self.excess == 0.0 {
+            self.loss.learn(window.counts);
+            let due = self.doubt.is_some_and(|(at, _)| at <= now);
+            if due && !queued && self.loss.base() > 0.02 {
+                self.suspect(window, 0.85);
+            }
+        } else if queued {
+            self.depth = self.depth.min(window.highest);
         } else {
-            suspicion.rounds = 0;
-            suspicion.share = share;
-            suspicion.excess = sample.excess;
-            self.capacity *= (1.0 - sample.excess).max(0.7);
+            // What is suspected is not taken off the capacity a second time.
+            let excess = std::mem::take(&mut self.excess);
+            self.suspect(window, (1.0 - excess).clamp(0.5, 0.85));
         }
+    }
+
+    /// Begins a trial: sends this share of the capacity.
+    fn suspect(&mut self, window: Window, share: f64) {
+        self.suspicion = Some(Suspicion { capacity: self.capacity, before: window });
+        self.capacity *= share;
+        self.window.skip = 1;
+    }
+
+    /// Ends a trial. Random loss stays the same share of less.
+    fn conclude(&mut self, now: Instant, suspicion: &Suspicion, window: &Window, queued: bool) {
+        let before = &suspicion.before;
+        let sent = window.sent_rate() / before.sent_rate();
+        let fell = window.arrived_rate() < before.arrived_rate() * (1.0 + sent) / 2.0;
+        let stayed = window.counts.share() > 0.7 * before.counts.share();
+        if fell && stayed && !queued {
+            self.capacity = self.capacity.max(suspicion.capacity);
+            self.loss.relearn(window.counts);
+            let after = self.doubt.map_or(DOUBT_AFTER, |(_, after)| 2 * after);
+            self.doubt = Some((now + after, after));
+            return;
+        }
+        self.depth = self.depth.min(before.highest.max(EMPTY));
+        if window.counts.share() < self.loss.base() {
+            self.loss.relearn(window.counts);
+        }
+        self.excess = self.loss.excess(window.counts);
     }
 
     /// Nothing came for long. Where the flow stood before is a fair guess, half of it a safe one.
@@ -410,7 +561,7 @@ impl Coded {
         if self.capacity > 0.0 {
             self.set_rate(now, self.capacity / 2.0);
         }
-        self.state = State::Start { best: 0.0, grew: now };
+        self.state = Self::start(now);
         self.begin_interval(now);
     }
 }
@@ -419,13 +570,7 @@ impl CongestionController for Coded {
     fn on_packet_sent(&mut self, now: Instant, bytes: u64, number: u64) {
         self.account(now);
         self.log.push(number, bytes, now, self.allowed);
-        if let State::Refresh { until } = self.state
-            && now >= until
-        {
-            self.state = State::Cruise;
-            self.set_rate(now, self.capacity);
-            self.begin_interval(now);
-        }
+        self.step(now);
     }
 
     fn on_packet_acked(&mut self, packet: &AckedPacket) {
@@ -445,7 +590,9 @@ impl CongestionController for Coded {
     fn on_acks_end(&mut self, now: Instant, _in_flight: u64, _app_limited: bool) {
         let Some((number, _)) = self.newest else { return };
         let rtt = self.last_rtt;
+        let known = self.base_delay();
         self.base.add(now, rtt);
+        let lower = rtt + Duration::from_micros(300) < known;
         self.recent.add(rtt);
         let silence = self.last_ack.map(|last| now.saturating_duration_since(last));
         if self.last_ack.is_none() {
@@ -460,7 +607,7 @@ impl CongestionController for Coded {
         }
         let queue = self.recent_queue();
         if queue < EMPTY {
-            self.empty = now;
+            self.refresh_at = self.refresh_at.max(now + REFRESH_EVERY);
         }
         match &mut self.interval {
             Some(interval) => {
@@ -470,6 +617,7 @@ impl CongestionController for Coded {
             None => self.begin_interval(now),
         }
         self.check_start(now);
+        self.join_refresh(now, lower);
         if self.interval_is_over(now, number) {
             self.on_interval(now);
         }

@@ -17,6 +17,11 @@ impl Counts {
         self.arrived + self.lost
     }
 
+    pub(super) fn add(&mut self, other: Counts) {
+        self.arrived += other.arrived;
+        self.lost += other.lost;
+    }
+
     pub(super) fn share(&self) -> f64 {
         if self.lost == 0 { 0.0 } else { self.lost as f64 / self.all() as f64 }
     }
@@ -88,7 +93,7 @@ impl LossMeter {
         self.learnt = counts.all() as f64;
     }
 
-    /// The share of loss beyond the base, or 0 when that may be chance: three standard deviations of both the sample and the base.
+    /// The share of loss beyond the base, or 0 when that may be chance: three and a half standard deviations of both the sample and the base.
     pub(super) fn excess(&self, counts: Counts) -> f64 {
         let n = counts.all() as f64;
         let excess = counts.share() - self.base;
@@ -98,7 +103,7 @@ impl LossMeter {
         let spread = self.base.max(1.0 / n);
         // Losses in runs vary more than independent ones.
         let variance = spread * (1.0 - spread) * (1.0 / n + 1.0 / self.learnt.max(n)) * self.burst();
-        if excess > 3.0 * variance.sqrt() { excess } else { 0.0 }
+        if excess > 3.5 * variance.sqrt() { excess } else { 0.0 }
     }
 }
 

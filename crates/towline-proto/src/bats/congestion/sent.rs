@@ -33,10 +33,6 @@ impl SentLog {
         self.first + self.packets.len() as u64
     }
 
-    pub(super) fn total(&self) -> u64 {
-        self.total
-    }
-
     pub(super) fn push(&mut self, number: u64, bytes: u64, at: Instant, allowed: f64) {
         let next = self.next();
         // The handshake's number spaces begin at 0 again (RFC 9000 section 12.3); their last packets are forgotten.
