@@ -142,8 +142,7 @@ fn more_flows_than_allowed_are_refused() {
 fn a_server_that_vanishes_is_told_in_time() {
     let flow = FlowConfig::default();
     let mut world = World::new(1, &link(50, 10, 0.0), flow, 1);
-    let mut hop = HopConfig::default();
-    hop.disconnect_timeout = Duration::from_secs(3);
+    let hop = HopConfig { disconnect_timeout: Duration::from_secs(3), ..HopConfig::default() };
     let config = ConnectConfig::new(client_tls(), &hop, flow).unwrap();
     world.connect(&[1], &config);
     world.simulation.node_mut(world.client).to_send = u64::MAX;
