@@ -9,6 +9,8 @@ mod control;
 pub mod endpoint;
 mod flight;
 pub mod flow;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod geometry;
 pub mod hop;
 mod mixer;
@@ -17,8 +19,11 @@ mod parts;
 pub mod quic_hop;
 pub mod relay;
 mod runs;
+pub mod seal;
 mod seen;
 pub mod wire;
 
 #[cfg(test)]
 mod toy;
+#[cfg(test)]
+mod vectors;
