@@ -91,7 +91,7 @@ static void a_conversation(const char *cert, const char *key, bats_transport_mod
     CHECK(ctx != NULL && config != NULL);
     CHECK(bats_context_set_log_level(ctx, bats_log_level_error) == bats_error_none);
     CHECK(bats_config_set_mode(config, mode) == bats_error_none);
-    CHECK(bats_config_set_timeout(config, 30000) == bats_error_none);
+    CHECK(bats_config_set_timeout(config, 120000) == bats_error_none);
     CHECK(bats_config_set_local_addr(config, "127.0.0.1") == bats_error_none);
     CHECK(bats_config_set_local_port(config, 0) == bats_error_none);
     CHECK(bats_config_cert_file(config, cert) == bats_error_none && bats_config_key_file(config, key) == bats_error_none);

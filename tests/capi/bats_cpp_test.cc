@@ -30,7 +30,7 @@ static void Conversation(const char *cert, const char *key) {
     config.SetMode(TransMode::BRTP);
     config.SetCC(CongestionControl::BBRv3);
     config.SetFrameType(BATS_HEADER_V1);
-    config.SetTimeout(30000);
+    config.SetTimeout(120000);
     config.SetCertFile(cert);
     config.SetKeyFile(key);
     config.SetLocalAddress("127.0.0.1");

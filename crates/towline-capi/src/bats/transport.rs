@@ -91,6 +91,9 @@ fn authority(host: &str, port: u16) -> String {
 /// How long a peer that was lost is waited for. The SDK's programs connect anew themselves.
 const REDIAL_WINDOW: Duration = Duration::from_secs(1);
 
+/// How long a client may take for its handshakes, at least.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
 fn builder() -> ConfigBuilder {
     Config::builder().redial(false).redial_window(REDIAL_WINDOW)
 }
@@ -106,9 +109,12 @@ pub(super) fn client(settings: &Settings) -> Result<Config, Failure> {
 
 /// The configuration of a server.
 pub(super) fn server(settings: &Settings) -> Result<Config, Failure> {
+    // A program's time for connecting is its clients': a shorter one than usual does not cut off the handshakes of others.
+    let patience = Duration::from_millis(settings.timeout_ms.unwrap_or_default()).max(HANDSHAKE);
+    let builder = builder().connect_timeout(patience);
     let builder = match (&settings.cert_file, &settings.key_file) {
-        (Some(cert), Some(key)) => builder().certificate_files(cert, key),
-        (None, None) => builder(),
+        (Some(cert), Some(key)) => builder.certificate_files(cert, key),
+        (None, None) => builder,
         _ => {
             let text = "a server needs both, the certificate file and the key file";
             return Err(Failure::new(code::TOWLINE_ERROR_CONFIG, text));
