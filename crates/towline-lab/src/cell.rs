@@ -6,6 +6,7 @@ use towline_proto::bats::congestion::Control;
 use towline_sim::{Bitrate, LinkConfig, Loss, Simulation};
 
 use crate::bulk::BulkNode;
+use crate::coded::CodedNode;
 use crate::raw::RawNode;
 use crate::{chain, fairness};
 use crate::report::Report;
@@ -13,6 +14,8 @@ use crate::report::Report;
 /// What runs over the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
+    /// Reliable coded transport.
+    Brtp,
     /// Nothing but the hop itself: datagrams of full size, as many as it takes. It measures the congestion controller. One hop.
     Raw,
     /// QUIC streams with CUBIC, end to end.
@@ -23,11 +26,12 @@ pub enum Mode {
 
 impl Mode {
     /// All of them.
-    pub const ALL: [Mode; 3] = [Mode::Raw, Mode::QuicCubic, Mode::QuicBbr];
+    pub const ALL: [Mode; 4] = [Mode::Brtp, Mode::Raw, Mode::QuicCubic, Mode::QuicBbr];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
+            Mode::Brtp => "brtp",
             Mode::Raw => "raw",
             Mode::QuicCubic => "quic-cubic",
             Mode::QuicBbr => "quic-bbr",
@@ -72,7 +76,7 @@ impl Default for Cell {
     fn default() -> Self {
         Cell {
             scenario: "chain",
-            mode: Mode::Raw,
+            mode: Mode::Brtp,
             hops: 1,
             rate: Bitrate::from_mbps(100),
             delay: Duration::from_millis(10),
@@ -113,8 +117,8 @@ impl Cell {
         if !(1..=32).contains(&self.hops) {
             return refuse("a chain has 1 to 32 hops");
         }
-        if self.mode == Mode::Raw && self.hops != 1 {
-            return refuse("the raw mode measures one hop");
+        if matches!(self.mode, Mode::Raw | Mode::Brtp) && self.hops != 1 {
+            return refuse("this mode has one hop so far");
         }
         if !(0.0..1.0).contains(&self.loss) {
             return refuse("loss is a share from 0 to below 1");
@@ -174,6 +178,7 @@ pub fn run(cell: &Cell) -> Result<Report, LabError> {
         return fairness::run(cell);
     }
     match cell.mode {
+        Mode::Brtp => chain::end_to_end(cell, |place| CodedNode::new(cell, place)),
         Mode::Raw => chain::end_to_end(cell, |place| RawNode::new(cell, place)),
         Mode::QuicCubic => {
             chain::end_to_end(cell, |place| BulkNode::new(cell, Control::Cubic, place))

@@ -137,7 +137,7 @@ mod tests {
         let peers = vec![Mode::QuicCubic, Mode::QuicBbr];
         let cells = Scenario::Chain.cells(&Changes { peers, ..Changes::default() });
         let modes: Vec<&str> = cells.iter().map(|cell| cell.mode.name()).collect();
-        assert_eq!(modes, ["raw", "quic-cubic", "quic-bbr"]);
+        assert_eq!(modes, ["brtp", "quic-cubic", "quic-bbr"]);
         assert!(!cells[0].peer && cells[1].peer);
     }
 }

@@ -5,10 +5,12 @@
 
 pub mod congestion;
 mod control;
+pub mod endpoint;
 pub mod flow;
 mod geometry;
 pub mod hop;
 pub mod quic_hop;
+pub mod route;
 pub mod wire;
 
 #[cfg(test)]

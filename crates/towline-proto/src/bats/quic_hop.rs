@@ -273,6 +273,13 @@ impl QuicHop {
         self.deadline = Some(due.max(now + PROBE_EVERY / 2));
     }
 
+    /// Puts control bytes back that are not the reader's.
+    pub(crate) fn return_control(&mut self, data: Bytes) {
+        if !data.is_empty() {
+            self.control_in.push_front(data);
+        }
+    }
+
     /// Hands what the engine left to the connection.
     pub fn finish(&mut self, connection: &mut Connection<'_>) {
         if !self.ready {
