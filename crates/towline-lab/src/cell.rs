@@ -6,9 +6,8 @@ use towline_proto::bats::congestion::Control;
 use towline_sim::{Bitrate, LinkConfig, Loss, Simulation};
 
 use crate::bulk::BulkNode;
-use crate::coded::CodedNode;
 use crate::raw::RawNode;
-use crate::{chain, fairness};
+use crate::{chain, coded, fairness};
 use crate::report::Report;
 
 /// What runs over the network.
@@ -56,6 +55,8 @@ pub struct Cell {
     pub loss: f64,
     /// The mean length of loss bursts, packets; 1 is independent loss.
     pub burst: f64,
+    /// Whether each hop answers losses by itself, in coded modes.
+    pub hop_feedback: bool,
     /// Virtual time.
     pub duration: Duration,
     /// How much of the beginning `steady` leaves out.
@@ -82,6 +83,7 @@ impl Default for Cell {
             delay: Duration::from_millis(10),
             loss: 0.0,
             burst: 1.0,
+            hop_feedback: true,
             duration: Duration::from_secs(30),
             warmup: Duration::from_secs(5),
             control: Control::Coded,
@@ -117,8 +119,8 @@ impl Cell {
         if !(1..=32).contains(&self.hops) {
             return refuse("a chain has 1 to 32 hops");
         }
-        if matches!(self.mode, Mode::Raw | Mode::Brtp) && self.hops != 1 {
-            return refuse("this mode has one hop so far");
+        if self.mode == Mode::Raw && self.hops != 1 {
+            return refuse("the raw mode measures one hop");
         }
         if !(0.0..1.0).contains(&self.loss) {
             return refuse("loss is a share from 0 to below 1");
@@ -178,7 +180,7 @@ pub fn run(cell: &Cell) -> Result<Report, LabError> {
         return fairness::run(cell);
     }
     match cell.mode {
-        Mode::Brtp => chain::end_to_end(cell, |place| CodedNode::new(cell, place)),
+        Mode::Brtp => coded::run(cell),
         Mode::Raw => chain::end_to_end(cell, |place| RawNode::new(cell, place)),
         Mode::QuicCubic => {
             chain::end_to_end(cell, |place| BulkNode::new(cell, Control::Cubic, place))

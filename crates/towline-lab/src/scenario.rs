@@ -32,6 +32,8 @@ pub struct Changes {
     pub losses: Vec<f64>,
     /// See [`Cell::burst`].
     pub burst: Option<f64>,
+    /// See [`Cell::hop_feedback`].
+    pub hop_feedback: Option<bool>,
     /// See [`Cell::duration`].
     pub duration: Option<Duration>,
     /// See [`Cell::warmup`].
@@ -95,6 +97,7 @@ impl Scenario {
             hops: changes.hops.unwrap_or(1),
             rate: changes.rate.unwrap_or(rate),
             burst: changes.burst.unwrap_or(1.0),
+            hop_feedback: changes.hop_feedback.unwrap_or(true),
             duration: changes.duration.unwrap_or(default.duration),
             warmup: changes.warmup.unwrap_or(warmup),
             seed: changes.seed.unwrap_or(default.seed),

@@ -7,6 +7,7 @@ pub(crate) mod lab;
 pub(crate) mod link;
 pub(crate) mod listen;
 pub(crate) mod perf;
+mod streams;
 
 use crate::arguments::{Arguments, Command};
 use crate::failure::{Failure, Outcome};

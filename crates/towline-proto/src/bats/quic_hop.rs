@@ -132,6 +132,9 @@ pub struct QuicHop {
     stream: Option<StreamId>,
     /// Whether we open the control stream.
     opens: bool,
+    /// Nothing more will be written to it, and whether it has been told so.
+    ending: bool,
+    ended: bool,
     ready: bool,
     probed: Option<Instant>,
     deadline: Option<Instant>,
@@ -158,6 +161,8 @@ impl QuicHop {
             control_in: VecDeque::new(),
             stream: None,
             opens: connects,
+            ending: false,
+            ended: false,
             ready: false,
             probed: None,
             deadline: None,
@@ -212,7 +217,9 @@ impl QuicHop {
                 }
                 fin.then_some(StreamEvent::PeerSendShutdown)
             }
-            StreamEvent::Writable | StreamEvent::Readable | StreamEvent::SendComplete { .. } => None,
+            StreamEvent::Writable | StreamEvent::Readable | StreamEvent::SendComplete { .. } => {
+                None
+            }
             other => Some(other),
         }
     }
@@ -273,13 +280,6 @@ impl QuicHop {
         self.deadline = Some(due.max(now + PROBE_EVERY / 2));
     }
 
-    /// Puts control bytes back that are not the reader's.
-    pub(crate) fn return_control(&mut self, data: Bytes) {
-        if !data.is_empty() {
-            self.control_in.push_front(data);
-        }
-    }
-
     /// Hands what the engine left to the connection.
     pub fn finish(&mut self, connection: &mut Connection<'_>) {
         if !self.ready {
@@ -296,8 +296,34 @@ impl QuicHop {
         self.write_stream(connection);
     }
 
+    /// Ends the control stream behind what was written; whether there is one, so that its `SendShutdownComplete` will tell of the end.
+    pub fn finish_control(&mut self, connection: &mut Connection<'_>) -> bool {
+        self.ending = true;
+        if self.ready {
+            self.write_stream(connection);
+        }
+        self.ready && self.stream.is_some()
+    }
+
+    /// Gives back control bytes that were polled and are another's to read.
+    pub fn unread_control(&mut self, data: Bytes) {
+        if !data.is_empty() {
+            self.control_in.push_front(data);
+        }
+    }
+
+    /// Adds control bytes as if the neighbour had sent them last.
+    pub(super) fn append_control(&mut self, data: Bytes) {
+        self.control_in.push_back(data);
+    }
+
+    /// Control bytes and packets from the neighbour that nobody has polled.
+    pub fn waiting(&self) -> (usize, usize) {
+        (self.control_in.iter().map(Bytes::len).sum(), self.packets.len())
+    }
+
     fn write_stream(&mut self, connection: &mut Connection<'_>) {
-        if self.control_out.is_empty() {
+        if self.control_out.is_empty() && (!self.ending || self.ended) {
             return;
         }
         if self.stream.is_none() && self.opens {
@@ -312,6 +338,10 @@ impl QuicHop {
         loop {
             let (chunk, _) = self.control_out.as_slices();
             if chunk.is_empty() {
+                if self.ending && !self.ended {
+                    self.ended = true;
+                    let _over_already = connection.finish(stream);
+                }
                 return;
             }
             match connection.write(stream, chunk) {

@@ -245,8 +245,7 @@ impl Coded {
     }
 
     fn begin_interval(&mut self, now: Instant) {
-        let (total, allowed) =
-            self.newest.map_or((0, 0.0), |(_, sent)| (sent.total, sent.allowed));
+        let (total, allowed) = self.newest.map_or((0, 0.0), |(_, sent)| (sent.total, sent.allowed));
         self.interval = Some(Interval {
             start: now,
             total,
@@ -396,7 +395,8 @@ impl Coded {
             self.idle = 0;
         } else if sample.queue > EMPTY {
             // A queue stood all the time, so this is what the bottleneck carries.
-            let weight = if passed < self.capacity && sample.queue > 1.5 * target { 1.0 } else { 0.5 };
+            let weight =
+                if passed < self.capacity && sample.queue > 1.5 * target { 1.0 } else { 0.5 };
             self.capacity += weight * (passed - self.capacity);
             self.idle = 0;
         } else if sample.excess == 0.0 {

@@ -102,7 +102,8 @@ impl LossMeter {
         }
         let spread = self.base.max(1.0 / n);
         // Losses in runs vary more than independent ones.
-        let variance = spread * (1.0 - spread) * (1.0 / n + 1.0 / self.learnt.max(n)) * self.burst();
+        let variance =
+            spread * (1.0 - spread) * (1.0 / n + 1.0 / self.learnt.max(n)) * self.burst();
         if excess > 3.5 * variance.sqrt() { excess } else { 0.0 }
     }
 }

@@ -56,7 +56,8 @@ impl SentLog {
     pub(super) fn take(&mut self, number: u64, bytes: u64, at: Option<Instant>) -> Option<Sent> {
         let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
         let slot = self.packets.get_mut(index)?;
-        let same = |sent: &Sent| u64::from(sent.bytes) == bytes && at.is_none_or(|at| at == sent.at);
+        let same =
+            |sent: &Sent| u64::from(sent.bytes) == bytes && at.is_none_or(|at| at == sent.at);
         let taken = if slot.as_ref().is_some_and(same) { slot.take() } else { None };
         while self.packets.front().is_some_and(Option::is_none) {
             self.packets.pop_front();

@@ -5,19 +5,26 @@
 
 mod clock;
 mod config;
+mod datagram;
 mod event;
 mod machine;
 mod message;
 mod receiver;
 pub(super) mod repeats;
 mod reporting;
+mod sealing;
 mod sender;
 mod stats;
 
 #[cfg(test)]
 mod tests;
 
-pub use config::{ConfigError, FlowConfig, Framing, INITIAL_WINDOW, MAX_WINDOW, Mode, Protection};
+pub use config::{
+    ConfigError, FlowConfig, Framing, HOP_WINDOW, INITIAL_WINDOW, MAX_WINDOW, Mode, Protection,
+};
 pub use event::{Closed, Event, SendError, code};
 pub use machine::Flow;
+pub(super) use machine::UNKNOWN_PATH;
+pub(super) use reporting::Reporting;
+pub(super) use sender::mix;
 pub use stats::{Dropped, FlowStats};

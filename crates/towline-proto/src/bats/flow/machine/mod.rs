@@ -1,20 +1,27 @@
 //! The flow: what comes from the hop and the application is handed to the halves, and what they have goes to the hop.
 
+mod application;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
 use super::config::{ConfigError, FlowConfig, Framing, Mode};
-use super::event::{Closed, Event, SendError, code};
-use super::message::{self, Assembly};
+use super::datagram::{self, DatagramReceiver, DatagramSender};
+use super::event::{Closed, Event, code};
+use super::message::Assembly;
 use super::receiver::{StreamReceiver, Taken};
 use super::reporting::Reporting;
+use super::sealing::Sealing;
 use super::sender::StreamSender;
 use super::stats::FlowStats;
 use crate::bats::control::{Frame, FrameReader, Open};
 use crate::bats::geometry::Geometry;
 use crate::bats::hop::{self, Fate, Hop, Outcome, Path};
+use crate::bats::outbox::Outbox;
+use crate::bats::parts::Pieces;
+use crate::bats::seal::{Forged, Seal};
 use crate::bats::wire::{Credit, Packet, Part, Report};
 
 /// Most packets that wait for the flow's parameters.
@@ -33,7 +40,7 @@ const CREDIT: u64 = 2;
 const NOTHING: u64 = 3;
 
 /// A neighbour before it has said anything.
-const UNKNOWN_PATH: Path = Path {
+pub(in crate::bats) const UNKNOWN_PATH: Path = Path {
     rtt: Duration::from_millis(100),
     min_rtt: Duration::from_millis(1),
     loss: 0.0,
@@ -55,6 +62,7 @@ enum State {
 #[derive(Debug)]
 pub struct Flow {
     config: FlowConfig,
+    is_client: bool,
     state: State,
     control_in: FrameReader,
     control_out: BytesMut,
@@ -62,7 +70,16 @@ pub struct Flow {
     /// Both from the moment that the parameters are known.
     sender: Option<StreamSender>,
     receiver: Option<StreamReceiver>,
+    /// Instead of these in BTP.
+    datagrams: Option<Box<(DatagramSender, DatagramReceiver)>>,
     assembly: Assembly,
+    sealing: Sealing,
+    /// A server's own part of it, and whether it insists.
+    seal: Option<(Seal, bool)>,
+    /// The parameters as they were laid down.
+    open: Option<Open>,
+    /// The peer's window, once it agreed.
+    agreed: Option<u64>,
     reporting: Reporting,
     /// The limit and the position that the last report told.
     told: (u64, u64),
@@ -70,8 +87,14 @@ pub struct Flow {
     credit_serial: u64,
     last_report: u64,
     last_credit: u64,
+    /// When a packet with a symbol last came.
+    last_symbol: Option<Instant>,
     /// The longest packet that fits the path behind the neighbour.
     max_packet: usize,
+    /// The largest BTP message.
+    max_datagram: usize,
+    outbox: Outbox,
+    pieces: Pieces,
     path: Path,
     /// The hop took all that there was.
     room_left: bool,
@@ -93,6 +116,23 @@ impl Flow {
     /// # Errors
     /// Names the first option that is out of range.
     pub fn client(config: FlowConfig, now: Instant) -> Result<Flow, ConfigError> {
+        Flow::open(config, None, now)
+    }
+
+    /// The client's end of a flow that is sealed from end to end, so that relays need not be trusted. Nothing is accepted for sending
+    /// before [`Event::Established`].
+    ///
+    /// # Errors
+    /// Names the first option that is out of range.
+    pub fn client_sealed(
+        config: FlowConfig,
+        seal: &Seal,
+        now: Instant,
+    ) -> Result<Flow, ConfigError> {
+        Flow::open(config, Some(seal), now)
+    }
+
+    fn open(config: FlowConfig, seal: Option<&Seal>, now: Instant) -> Result<Flow, ConfigError> {
         let mut flow = Flow::new(config, now)?;
         let open = Open {
             mode: config.mode,
@@ -100,11 +140,17 @@ impl Flow {
             size: config.batch,
             interleave: config.interleave,
             hop_feedback: config.hop_feedback,
-            sealed: false,
+            sealed: seal.is_some(),
             deadline: config.deadline,
             window: config.receive_window,
         };
         Frame::Open(open).encode(&mut flow.control_out);
+        (flow.open, flow.is_client) = (Some(open), true);
+        if let Some(seal) = seal {
+            let refused = ConfigError { option: "seal", expected: "fit for a TLS client" };
+            flow.sealing = Sealing::begin(seal, open.parameters()).ok_or(refused)?;
+            flow.sealing.flush(&mut flow.control_out);
+        }
         flow.begin(now);
         Ok(flow)
     }
@@ -117,26 +163,52 @@ impl Flow {
         Flow::new(config, now)
     }
 
+    /// The server's end that seals when the client asks for it; without, it refuses clients that do. A server that is reached through
+    /// relays should accept no flow that is not sealed: `require` sees to it.
+    ///
+    /// # Errors
+    /// Names the first option that is out of range.
+    pub fn server_sealed(
+        config: FlowConfig,
+        seal: Seal,
+        require: bool,
+        now: Instant,
+    ) -> Result<Flow, ConfigError> {
+        let mut flow = Flow::new(config, now)?;
+        flow.seal = Some((seal, require));
+        Ok(flow)
+    }
+
     fn new(config: FlowConfig, now: Instant) -> Result<Flow, ConfigError> {
         config.check()?;
         let mut crediting = Reporting::default();
         crediting.on_urgent(now);
         Ok(Flow {
             config,
+            is_client: false,
             state: State::Opening,
             control_in: FrameReader::default(),
             control_out: BytesMut::new(),
             early: VecDeque::new(),
             sender: None,
             receiver: None,
+            datagrams: None,
             assembly: Assembly::default(),
+            sealing: Sealing::default(),
+            seal: None,
+            open: None,
+            agreed: None,
             reporting: Reporting::default(),
             told: (0, 0),
             crediting,
             credit_serial: 0,
             last_report: 0,
             last_credit: 0,
+            last_symbol: None,
             max_packet: usize::MAX,
+            max_datagram: 1000 * datagram::MAX_SYMBOLS,
+            outbox: Outbox::default(),
+            pieces: Pieces::default(),
             path: UNKNOWN_PATH,
             room_left: false,
             ideal: MIN_IDEAL.min(config.max_send_buffer),
@@ -153,6 +225,12 @@ impl Flow {
 
     fn begin(&mut self, now: Instant) {
         let geometry = Geometry::new(self.config.batch, self.config.interleave);
+        if self.config.mode == Mode::Btp {
+            let sender = DatagramSender::new(&self.config, geometry, now);
+            let receiver = DatagramReceiver::new(&self.config, geometry, now);
+            self.datagrams = Some(Box::new((sender, receiver)));
+            return;
+        }
         self.sender = Some(StreamSender::new(&self.config, geometry, now));
         self.receiver = Some(StreamReceiver::new(geometry, &self.config));
     }
@@ -177,166 +255,6 @@ impl Flow {
         self.state == State::Closed
     }
 
-    /// How many bytes it is worth to have accepted and not acknowledged, so that the path never waits: it follows the path's rate, round
-    /// trip and loss.
-    pub fn ideal_buffer_length(&self) -> usize {
-        self.ideal
-    }
-
-    /// Bytes accepted and not acknowledged.
-    pub fn unacknowledged(&self) -> usize {
-        self.sender.as_ref().map_or(0, StreamSender::unacknowledged)
-    }
-
-    /// Whether `write` or `send` would take something.
-    pub fn is_writable(&self) -> bool {
-        self.check_sending().is_ok() && self.unacknowledged() < self.ideal
-    }
-
-    fn check_sending(&self) -> Result<(), SendError> {
-        let open = matches!(self.state, State::Opening | State::Established);
-        match &self.sender {
-            Some(sender) if open && !sender.is_finishing() => Ok(()),
-            // A server accepts nothing before it knows what it carries.
-            None if open => Err(SendError::Full),
-            _ => Err(SendError::Closed),
-        }
-    }
-
-    /// Takes bytes for a stream; how many. After less than all, [`Event::Writable`] says when there is room again.
-    ///
-    /// # Errors
-    /// When the flow carries messages or is closed for sending.
-    pub fn write(&mut self, data: &[u8]) -> Result<usize, SendError> {
-        let length = self.accept(data.len())?;
-        self.push(Bytes::copy_from_slice(data.get(..length).unwrap_or_default()));
-        Ok(length)
-    }
-
-    /// [`write`](Self::write) without a copy: takes the front of `data`, which is left with the rest.
-    ///
-    /// # Errors
-    /// As for `write`.
-    pub fn write_bytes(&mut self, data: &mut Bytes) -> Result<usize, SendError> {
-        let length = self.accept(data.len())?;
-        let taken = data.split_to(length);
-        self.push(taken);
-        Ok(length)
-    }
-
-    fn accept(&mut self, offered: usize) -> Result<usize, SendError> {
-        if self.config.framing == Framing::Messages {
-            return Err(SendError::WrongFraming("messages"));
-        }
-        match self.check_sending() {
-            Err(SendError::Full) => {}
-            other => other?,
-        }
-        let room = match self.sender {
-            Some(_) => self.ideal.saturating_sub(self.unacknowledged()),
-            None => 0,
-        };
-        if room < offered {
-            self.on_full();
-        }
-        Ok(room.min(offered))
-    }
-
-    fn push(&mut self, data: Bytes) {
-        if data.is_empty() {
-            return;
-        }
-        self.stats.accepted_bytes += data.len() as u64;
-        (self.unsent, self.unconfirmed) = (true, true);
-        if let Some(sender) = &mut self.sender {
-            sender.push(data);
-        }
-    }
-
-    fn on_full(&mut self) {
-        if !self.full {
-            self.full = true;
-            self.events.push_back(Event::BufferFull);
-        }
-    }
-
-    /// Takes a message. One is always taken when nothing is unacknowledged.
-    ///
-    /// # Errors
-    /// [`SendError::Full`] until [`Event::Writable`]; the others are for good.
-    pub fn send(&mut self, data: Bytes) -> Result<(), SendError> {
-        if self.config.framing == Framing::Stream {
-            return Err(SendError::WrongFraming("a stream"));
-        }
-        let (length, limit) = (data.len(), self.config.max_message);
-        if length > limit {
-            return Err(SendError::TooLarge { length, limit });
-        }
-        let ready = self.check_sending();
-        if ready == Err(SendError::Full) || ready.is_ok() && self.unacknowledged() >= self.ideal {
-            self.on_full();
-            return Err(SendError::Full);
-        }
-        ready?;
-        self.stats.messages_sent += 1;
-        self.push(message::header(length));
-        self.push(data);
-        Ok(())
-    }
-
-    /// The next bytes of a stream, in order.
-    pub fn read(&mut self) -> Option<Bytes> {
-        let bytes = self.receiver.as_mut()?.read()?;
-        self.stats.delivered_bytes += bytes.len() as u64;
-        Some(bytes)
-    }
-
-    /// The next message.
-    pub fn recv(&mut self) -> Option<Bytes> {
-        self.assemble();
-        let message = self.assembly.take()?;
-        self.stats.messages_delivered += 1;
-        self.stats.delivered_bytes += message.len() as u64;
-        self.assemble();
-        Some(message)
-    }
-
-    fn assemble(&mut self) {
-        if self.config.framing == Framing::Stream || self.assembly.has_message() {
-            return;
-        }
-        let Some(receiver) = &mut self.receiver else { return };
-        if self.assembly.advance(receiver, self.config.max_message).is_err() {
-            self.fail(code::TOO_LARGE, Closed::Violation("a message beyond max_message"));
-        }
-    }
-
-    /// Nothing more will be sent: the peer gets [`Event::ShutdownByPeer`] after everything before it.
-    pub fn finish(&mut self) {
-        if let Some(sender) = &mut self.sender
-            && !sender.is_finishing()
-        {
-            sender.finish();
-            (self.unsent, self.unconfirmed) = (true, true);
-        }
-    }
-
-    /// Finishes, and ends the flow when everything is acknowledged or `close_timeout` has passed.
-    pub fn close(&mut self, now: Instant) {
-        self.finish();
-        if self.close_by.is_none() {
-            self.close_by = Some(now + self.config.close_timeout);
-        }
-    }
-
-    /// Ends the flow at once; the peer is told `code`, from 256 on the application's own, and `reason`.
-    pub fn abort(&mut self, code: u64, reason: &str) {
-        if !self.is_closed() {
-            Frame::Close { code, reason: reason.into() }.encode(&mut self.control_out);
-            self.end(Closed::Local);
-        }
-    }
-
     fn fail(&mut self, code: u64, closed: Closed) {
         if !self.is_closed() {
             Frame::Close { code, reason: closed.to_string() }.encode(&mut self.control_out);
@@ -351,8 +269,20 @@ impl Flow {
         }
     }
 
-    /// The hop was replaced by another one to the same peer: what was under way is sent again.
+    /// The hop was replaced by another one to the same peer, over the same or other relays, all of which know nothing of the flow: what was
+    /// under way is sent again. A flow whose handshake from end to end was under way cannot be moved, and ends when the
+    /// application gives up on it.
     pub fn handle_hop_changed(&mut self, now: Instant) {
+        self.control_in = FrameReader::default();
+        if !self.is_closed() {
+            self.control_out.clear();
+        }
+        if let (true, Some(open)) = (self.is_client, self.open) {
+            Frame::Open(open).encode(&mut self.control_out);
+        }
+        if self.state == State::Closing {
+            Frame::Close { code: code::NONE, reason: String::new() }.encode(&mut self.control_out);
+        }
         self.max_packet = usize::MAX;
         self.reporting.on_urgent(now);
         self.crediting.on_urgent(now);
@@ -372,12 +302,16 @@ impl Flow {
         }
         while let Some(data) = hop.poll_packet() {
             self.stats.packets_received += 1;
-            self.on_packet(now, data);
+            if !self.is_closed() {
+                self.on_packet(now, data);
+            }
         }
         while let Some(fate) = hop.poll_fate() {
             self.on_fate(now, fate);
         }
-        self.update(now);
+        if !self.is_closed() {
+            self.update(now);
+        }
         self.transmit(now, hop);
         self.flush_control(hop);
     }
@@ -398,8 +332,10 @@ impl Flow {
         }
         let sender = self.sender.as_ref().filter(|_| self.room_left);
         let sender = sender.and_then(|sender| sender.poll_timeout(&self.path));
+        let datagrams = self.datagrams.as_ref().filter(|_| self.room_left);
+        let datagrams = datagrams.and_then(|datagrams| datagrams.0.poll_timeout());
         let reports = [self.reporting.poll_timeout(), self.crediting.poll_timeout()];
-        reports.into_iter().chain([sender, self.close_by]).flatten().min()
+        reports.into_iter().chain([sender, datagrams, self.close_by]).flatten().min()
     }
 
     fn on_control(&mut self, now: Instant, data: &[u8]) {
@@ -418,24 +354,36 @@ impl Flow {
 
     fn on_frame(&mut self, now: Instant, frame: Frame) {
         match frame {
-            Frame::Open(open) if self.state == State::Opening && self.sender.is_none() => {
+            Frame::Open(open) if self.state == State::Opening && !self.has_begun() => {
                 self.config.mode = open.mode;
                 self.config.framing = open.framing;
                 self.config.batch = open.size;
                 self.config.interleave = open.interleave;
                 self.config.hop_feedback = open.hop_feedback;
                 self.config.deadline = open.deadline;
-                if open.mode != Mode::Brtp {
+                if !matches!(open.mode, Mode::Brtp | Mode::Btp) {
                     return self.fail(code::VIOLATION, Closed::Violation("a mode without a flow"));
+                }
+                if !self.begin_sealing(&open) {
+                    return self
+                        .fail(code::SEAL, Closed::Violation("sealed or not: the ends disagree"));
                 }
                 let window = self.config.receive_window;
                 Frame::Accept { window }.encode(&mut self.control_out);
                 self.begin(now);
-                self.establish(now, open.window);
+                (self.open, self.agreed) = (Some(open), Some(open.window));
+                self.establish(now);
             }
-            Frame::Accept { window } if self.state == State::Opening && self.sender.is_some() => {
-                self.establish(now, window);
+            Frame::Accept { window } if self.agreed.is_none() && self.has_begun() => {
+                self.agreed = Some(window);
+                self.establish(now);
             }
+            // On a new path both say it again, for the relays and in case it was lost.
+            Frame::Open(open) if !self.is_client && self.open == Some(open) => {
+                let window = self.config.receive_window;
+                Frame::Accept { window }.encode(&mut self.control_out);
+            }
+            Frame::Accept { .. } if self.is_client => {}
             Frame::Open(_) | Frame::Accept { .. } => {
                 self.fail(code::VIOLATION, Closed::Violation("a control frame out of order"));
             }
@@ -447,11 +395,56 @@ impl Flow {
                 self.end(Closed::Finished);
             }
             Frame::Close { code, reason } => self.end(Closed::Peer { code, reason }),
-            Frame::Seal(_) => {}
+            Frame::Seal(data) => self.on_seal(now, &data),
         }
     }
 
-    fn establish(&mut self, now: Instant, window: u64) {
+    /// A server's answer to whether the client seals; false when the ends disagree.
+    fn begin_sealing(&mut self, open: &Open) -> bool {
+        match (&self.seal, open.sealed) {
+            (Some((seal, _)), true) => match Sealing::begin(seal, open.parameters()) {
+                Some(sealing) => {
+                    self.sealing = sealing;
+                    true
+                }
+                None => false,
+            },
+            (Some((_, require)), false) => !require,
+            (None, sealed) => !sealed,
+        }
+    }
+
+    fn on_seal(&mut self, now: Instant, data: &[u8]) {
+        match self.sealing.handle_input(data, &mut self.control_out) {
+            Ok(None) => {}
+            Ok(Some((own, peer))) => {
+                if let Some(datagrams) = &mut self.datagrams {
+                    datagrams.0.on_key(own);
+                    datagrams.1.on_key(peer);
+                    self.sealing = Sealing::None;
+                } else {
+                    self.sealing.on_stream_keys(own, peer);
+                }
+                self.establish(now);
+            }
+            Err(_) => self.fail(code::SEAL, Closed::Violation("the handshake from end to end")),
+        }
+    }
+
+    fn on_forged(&mut self) {
+        if self.is_closed() {
+            return;
+        }
+        self.stats.dropped.forged += 1;
+        self.fail(code::FORGED, Closed::Forged);
+    }
+
+    /// Once both ends agree and, if payload is sealed, the keys are there.
+    fn establish(&mut self, now: Instant) {
+        let Some(window) = self.agreed.filter(|_| self.sealing.is_ready()) else { return };
+        if self.state != State::Opening {
+            return;
+        }
         self.state = State::Established;
         self.events.push_back(Event::Established);
         if let Some(sender) = &mut self.sender {
@@ -471,7 +464,19 @@ impl Flow {
             Err(_) => self.stats.dropped.malformed += 1,
             Ok(Packet::Report(report)) => self.on_report(now, &report),
             Ok(Packet::Credit(credit)) => self.on_credit(&credit),
-            Ok(_) if self.receiver.is_none() => {
+            Ok(Packet::Part(part)) => {
+                let whole = self.pieces.push(part);
+                self.stats.dropped.pieces = self.pieces.given_up;
+                // A piece of pieces is nothing that anybody sends.
+                match whole {
+                    Some(whole) if whole.first().is_some_and(|first| first >> 5 <= 1) => {
+                        self.on_packet(now, whole);
+                    }
+                    Some(_) => self.stats.dropped.malformed += 1,
+                    None => {}
+                }
+            }
+            Ok(_) if !self.has_begun() || self.datagrams.is_some() && !self.sealing.is_ready() => {
                 if self.early.len() < MAX_EARLY {
                     self.early.push_back(data);
                 } else {
@@ -483,14 +488,23 @@ impl Flow {
     }
 
     fn on_symbol(&mut self, now: Instant, packet: Packet) {
+        if let Some(datagrams) = &mut self.datagrams {
+            match packet {
+                Packet::Source { number, symbol, .. } => {
+                    datagrams.1.on_source(now, number, symbol, &mut self.stats);
+                }
+                Packet::Mixed(mixed) => datagrams.1.on_mixed(now, &mixed, &mut self.stats),
+                _ => {}
+            }
+            return;
+        }
         let Some(receiver) = &mut self.receiver else { return };
+        self.last_symbol = Some(now);
         let taken = match packet {
             Packet::Source { number, symbol, .. } => {
                 receiver.on_source(number, symbol, &mut self.stats)
             }
-            Packet::Mixed { batch, coefficients, symbol, .. } => {
-                receiver.on_mixed(batch, &coefficients, symbol, &mut self.stats)
-            }
+            Packet::Mixed(mixed) => receiver.on_mixed(mixed, &mut self.stats),
             _ => return,
         };
         match taken {
@@ -521,7 +535,7 @@ impl Flow {
         self.last_credit = credit.serial;
         self.max_packet = usize::try_from(credit.max_packet).unwrap_or(usize::MAX).max(64);
         if let Some(sender) = &mut self.sender {
-            sender.on_credit(credit.symbols);
+            sender.on_credit(credit.limit);
         }
     }
 
@@ -541,11 +555,17 @@ impl Flow {
     fn update(&mut self, now: Instant) {
         self.assemble();
         self.update_events();
+        if self.is_closed() {
+            return;
+        }
         self.update_ideal();
         if let Some(receiver) = &self.receiver
             && receiver.limit() - self.told.0 > self.config.receive_window / 4
         {
             self.reporting.on_change(now, &self.path);
+        }
+        if self.close_by.is_some() && self.datagrams.as_ref().is_some_and(|d| d.0.waiting() == 0) {
+            return self.fail(code::NONE, Closed::Local);
         }
         let sent = self.sender.as_ref().is_some_and(|s| s.is_finishing() && s.is_acknowledged());
         if self.state == State::Established && sent && self.is_received() {
@@ -559,12 +579,21 @@ impl Flow {
     }
 
     fn update_events(&mut self) {
-        if self.state == State::Opening {
+        if matches!(self.state, State::Opening | State::Closed) {
             return;
         }
         let readable = match self.config.framing {
-            Framing::Stream => self.receiver.as_ref().is_some_and(StreamReceiver::has_ready),
-            Framing::Messages => self.assembly.has_message(),
+            Framing::Stream => match &mut self.receiver {
+                Some(receiver) => match self.sealing.prepare(receiver) {
+                    Ok(ready) => ready,
+                    Err(Forged) => return self.on_forged(),
+                },
+                None => false,
+            },
+            Framing::Messages => {
+                let datagrams = self.datagrams.as_ref().is_some_and(|d| d.1.has_ready());
+                datagrams || self.assembly.has_message()
+            }
         };
         if readable && !self.readable {
             self.events.push_back(Event::DataReceived);
@@ -578,8 +607,7 @@ impl Flow {
             self.unconfirmed = false;
             self.events.push_back(Event::AllDataAcknowledged);
         }
-        if self.full && self.unacknowledged() < self.ideal - self.ideal / 4 && self.sender.is_some()
-        {
+        if self.full && self.unacknowledged() < self.ideal - self.ideal / 4 && self.has_begun() {
             self.full = false;
             self.events.push_back(Event::Writable);
         }
@@ -589,8 +617,13 @@ impl Flow {
     fn update_ideal(&mut self) {
         let Some(sender) = &self.sender else { return };
         let round = sender.end_to_end().round_trip(&self.path);
-        let flight = self.path.rate as f64 * round.as_secs_f64();
-        let loss = self.path.loss.clamp(1e-6, 0.9);
+        let mut flight = self.path.rate as f64 * round.as_secs_f64();
+        if !self.config.hop_feedback {
+            // Nothing is asked for before its group has passed.
+            let geometry = Geometry::new(self.config.batch, self.config.interleave);
+            flight += 2.0 * 1400.0 * geometry.group() as f64;
+        }
+        let loss = sender.loss(&self.path).clamp(1e-6, 0.9);
         // Tries until, of what is in flight, less than one in twenty flights has anything left.
         let tries = (0.05 / (flight / 1400.0).max(1.0)).ln() / loss.ln();
         let ideal = flight * (2.0 + tries.clamp(1.0, 8.0));
@@ -612,9 +645,11 @@ impl Flow {
         if self.crediting.is_due(now) {
             self.send_credit(now, hop);
         }
+        let max_packet = hop.max_packet().min(self.max_packet);
+        if self.datagrams.is_some() {
+            return self.transmit_datagrams(now, hop, max_packet);
+        }
         let Some(sender) = &mut self.sender else { return };
-        let hop_max = hop.max_packet();
-        let max_packet = hop_max.min(self.max_packet);
         let mut room = hop.room(now);
         while room > 0 {
             let Some(out) = sender.poll(now, max_packet, &self.path, &mut self.stats) else {
@@ -623,8 +658,12 @@ impl Flow {
             self.stats.packets_sent += 1;
             let tag =
                 out.number.map_or(NOTHING << TAG_SHIFT, |number| SYMBOL << TAG_SHIFT | number);
-            hop.send(now, hop::Packet { data: out.data, tag, urgent: out.urgent });
-            room -= 1;
+            let packet = hop::Packet { data: out.data, tag, urgent: out.urgent };
+            let pieces = self.outbox.send(now, hop, packet);
+            if let Some(number) = out.number {
+                sender.on_sent(number, pieces);
+            }
+            room = room.saturating_sub(usize::from(pieces.max(1)));
         }
         self.room_left = room > 0;
         if self.unsent && sender.is_drained() && self.state != State::Opening {
@@ -633,9 +672,39 @@ impl Flow {
         }
     }
 
+    fn transmit_datagrams<H: Hop>(&mut self, now: Instant, hop: &mut H, max_packet: usize) {
+        let Some(datagrams) = &mut self.datagrams else { return };
+        let sender = &mut datagrams.0;
+        let geometry = Geometry::new(self.config.batch, self.config.interleave);
+        self.max_datagram = datagram::symbol_room(max_packet, geometry) * datagram::MAX_SYMBOLS;
+        sender.expire(now);
+        let dropped = sender.take_expired();
+        if dropped > 0 {
+            self.stats.dropped.expired_messages += dropped;
+            self.events.push_back(Event::SendError { dropped });
+        }
+        let mut room = hop.room(now);
+        while room > 0 {
+            let Some(mixed) = sender.poll(now, max_packet, &self.path, &mut self.stats) else {
+                break;
+            };
+            self.stats.packets_sent += 1;
+            let packet = hop::Packet { data: mixed.data, tag: NOTHING << TAG_SHIFT, urgent: true };
+            let pieces = self.outbox.send(now, hop, packet);
+            room = room.saturating_sub(usize::from(pieces.max(1)));
+        }
+        self.room_left = room > 0;
+        let drained = sender.waiting() == 0;
+        if self.unsent && drained && self.state != State::Opening {
+            self.unsent = false;
+            self.events.push_back(Event::SendComplete);
+        }
+    }
+
     fn send_report<H: Hop>(&mut self, now: Instant, hop: &mut H) {
         let Some(receiver) = &mut self.receiver else { return };
-        let report = receiver.report();
+        let pause = Duration::from_millis(30) + self.path.rtt / 4;
+        let report = receiver.report(self.last_symbol.is_none_or(|at| at + pause <= now));
         self.told = (report.limit, report.next);
         self.reporting.on_sent(report.serial);
         if !self.config.hop_feedback && receiver.has_gaps() {
@@ -652,7 +721,7 @@ impl Flow {
         self.credit_serial += 1;
         self.crediting.on_sent(self.credit_serial);
         let max_packet = Part::HEADER as u64 + u64::from(u16::MAX);
-        let credit = Credit { serial: self.credit_serial, symbols: crate::varint::MAX, max_packet };
+        let credit = Credit { serial: self.credit_serial, limit: crate::varint::MAX, max_packet };
         let tag = CREDIT << TAG_SHIFT | self.credit_serial;
         hop.send(now, hop::Packet { data: credit.encode(), tag, urgent: true });
     }
