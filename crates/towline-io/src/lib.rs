@@ -60,6 +60,8 @@ mod timer;
 mod udp;
 mod waker;
 
+#[doc(hidden)]
+pub use config::Without;
 pub use config::{DriverChoice, DriverConfig, DriverKind};
 pub use driver::{CancelGrade, Driver, DriverStats};
 pub use error::{IssueError, RecvError};

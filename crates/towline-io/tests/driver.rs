@@ -1,6 +1,7 @@
 //! One set of tests for all drivers, on real sockets of the loopback interface.
 #![allow(clippy::print_stdout)] // seeds, and what could not be tested
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,11 +12,16 @@ use bytes::{Bytes, BytesMut};
 use socket2::{Domain, Socket, Type};
 use towline_io::{
     CancelGrade, Completion, Driver, DriverChoice, DriverConfig, DriverKind, Ecn, Event,
-    IssueError, OpId, Received, SocketId, Transmit, TransmitRef, UdpOptions,
+    IssueError, OpId, Received, SocketId, Transmit, TransmitRef, UdpOptions, Without,
 };
 
 /// Fails a test that would hang; never reached by one that passes.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+thread_local! {
+    /// What this test's drivers do without.
+    static WITHOUT: Cell<Without> = Cell::default();
+}
 
 /// A driver under test and the completions that nobody has asked for yet.
 struct Rig {
@@ -31,7 +37,8 @@ impl Rig {
 
     /// `None` when the system has no io_uring and that was asked for: the test is then empty, which
     /// `both_drivers_can_be_tested_here` reports.
-    fn with(config: DriverConfig) -> Option<Rig> {
+    fn with(mut config: DriverConfig) -> Option<Rig> {
+        config.without = WITHOUT.get();
         match Driver::new(&config) {
             Ok(driver) => Some(Rig { driver, queue: VecDeque::new(), scratch: Vec::new() }),
             Err(error) if config.kind == DriverChoice::IoUring => {
@@ -149,6 +156,13 @@ macro_rules! for_each_driver {
         }
         mod over_io_uring {
             $(#[test] fn $name() { super::$name(towline_io::DriverChoice::IoUring); })*
+        }
+        /// The oldest modes that the driver makes use of (Linux 5.19 without its newer half).
+        mod over_older_io_uring {
+            $(#[test] fn $name() {
+                super::WITHOUT.set(super::Without::TASKRUN.and(super::Without::MULTISHOT));
+                super::$name(towline_io::DriverChoice::IoUring);
+            })*
         }
     };
 }
@@ -847,13 +861,41 @@ fn a_connection_attempt_is_cancelled_only_terminally(choice: DriverChoice) {
     rig.assert_quiet();
 }
 
+/// Each kernel that has not all that the ring needs gets the other driver, with the step that failed.
+#[test]
+fn a_kernel_without_what_the_ring_needs_gets_epoll_and_says_why() {
+    if Rig::new(DriverChoice::IoUring).is_none() {
+        return;
+    }
+    for (without, reason) in [
+        (Without::RING, "io_uring_setup"),
+        (Without::FEATURES, "older than 5.11"),
+        (Without::OPERATION, "no recv"),
+        (Without::BUFFERS, "5.19"),
+    ] {
+        let mut config = DriverConfig::default();
+        config.without = without;
+        let driver = Driver::new(&config).unwrap();
+        assert_eq!(driver.kind(), DriverKind::Epoll);
+        let told = driver.fallback_reason().unwrap_or_default();
+        assert!(told.contains(reason), "{told:?} does not say {reason:?}");
+        config.kind = DriverChoice::IoUring;
+        assert!(Driver::new(&config).is_err(), "asked for by name, it is refused");
+    }
+    for without in [Without::SINGLE_ISSUER, Without::TASKRUN, Without::MULTISHOT] {
+        let mut config = DriverConfig::default();
+        config.without = without;
+        assert_eq!(Driver::new(&config).unwrap().kind(), DriverKind::IoUring);
+    }
+}
+
 /// The part that runs in a process of its own, with few descriptors.
 fn exhaust_descriptors(choice: DriverChoice) {
     let Some(mut rig) = Rig::new(choice) else { return };
     let (socket, addr) = listener();
     rig.driver.listen(socket, 8, 0).unwrap();
     let client = stream_socket();
-    let late = stream_socket();
+    let (late, later) = (stream_socket(), stream_socket());
     let mut hoard = Vec::new();
     let limit = libc::rlimit { rlim_cur: 64, rlim_max: 64 };
     // SAFETY: `limit` is valid; the process is this test's own.
@@ -864,17 +906,28 @@ fn exhaust_descriptors(choice: DriverChoice) {
         hoard.push(file);
     }
     client.connect(&addr.into()).unwrap();
-    for round in 1..=2 {
+    late.connect(&addr.into()).unwrap();
+    for round in 1..=3 {
         let failed = rig.expect("a failure", |completion| {
             matches!(&completion.event, Event::AcceptFailed(error)
                 if error.raw_os_error() == Some(libc::EMFILE))
         });
         assert_eq!(rig.driver.stats().accept_pauses, round, "{failed:?}");
     }
+    // The third time the reserve is given up to turn the first one away, who learns instead of waiting for ever.
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let turned_away = (&client).read(&mut [0; 1]);
+    assert!(
+        matches!(&turned_away, Ok(0))
+            || matches!(&turned_away, Err(error) if error.kind() == io::ErrorKind::ConnectionReset),
+        "{turned_away:?}"
+    );
+    // And the reserve is there again: there is no descriptor for anything else.
+    assert_eq!(std::fs::File::open("/dev/null").unwrap_err().raw_os_error(), Some(libc::EMFILE));
     drop(hoard);
-    // The connection has waited in the backlog and comes after the pause.
+    // The other has waited in the backlog and comes after the pause.
     accepted(&mut rig);
-    late.connect(&addr.into()).unwrap();
+    later.connect(&addr.into()).unwrap();
     accepted(&mut rig);
     println!("recovered");
 }

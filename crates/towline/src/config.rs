@@ -226,14 +226,16 @@ impl ConfigBuilder {
         self
     }
 
-    /// Bytes that may be accepted for sending and not yet acknowledged; beyond, `try_send` is refused and `send`
-    /// waits. 1 KiB to 16 GiB; default 16 MiB. One message is always accepted when nothing waits.
+    /// Bytes that may be accepted for sending on one lane and not yet acknowledged; beyond, `try_send` is refused and
+    /// `send` waits, to be told when half of it is free. 1 KiB to 16 GiB; default 16 MiB. One message is always accepted
+    /// when nothing waits. Each [`Lane`](crate::Lane) has as much, so that a full one does not shut out more urgent messages: the connection's
+    /// bound is that times the lanes in use.
     pub fn send_queue_bytes(mut self, bytes: usize) -> Self {
         self.plain.send_queue_bytes = bytes;
         self
     }
 
-    /// The same bound in messages. 1 to 16,777,216; default 65,536. The ftcp wires have their own, see
+    /// The same bound in messages, on each lane. 1 to 16,777,216; default 65,536. The ftcp wires have their own, see
     /// [`ConfigBuilder::ftcp_queue_depth`].
     pub fn send_queue_messages(mut self, messages: usize) -> Self {
         self.plain.send_queue_messages = messages;

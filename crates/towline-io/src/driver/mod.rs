@@ -247,8 +247,8 @@ impl Driver {
     }
 
     /// Receives once: up to `want` bytes (at most the spare capacity) straight behind the contents of `buffer`,
-    /// and what comes beyond that, in the same system call, into a pooled buffer. The buffer comes back with the
-    /// completion. For large messages whose length is known. On [`IssueError`] the buffer is dropped.
+    /// and what comes beyond that, in the same system call, into a pooled buffer, of which only 4 KiB
+    /// are offered. The buffer comes back with the completion. For large messages whose length is known. On [`IssueError`] the buffer is dropped.
     pub fn recv_into(
         &mut self,
         id: SocketId,
@@ -641,8 +641,8 @@ impl Driver {
             }
             self.core.fire_timers();
             self.progress();
-            let over = until.is_some_and(|until| until <= Instant::now());
-            if over || !self.core.ready.is_empty() {
+            let over = || until.is_some_and(|until| until <= Instant::now());
+            if !self.core.ready.is_empty() || over() {
                 return Ok(());
             }
         }
@@ -686,6 +686,9 @@ impl Driver {
     /// Looks at the sockets on which something was issued.
     fn progress(&mut self) {
         let Driver { core, system, .. } = self;
+        if core.dirty.is_empty() {
+            return;
+        }
         // A socket that asks for another turn is put on the other list and has it next time.
         let mut list = std::mem::replace(&mut core.dirty, std::mem::take(&mut core.dirty_spare));
         for id in list.drain(..) {
@@ -737,8 +740,9 @@ fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
 }
 
 /// Ends a socket that is being closed or detached and has nothing going on any more.
+#[inline]
 fn settle(system: &mut dyn System, core: &mut Core, id: SocketId) {
-    if core.is_settled(id) {
+    if core.entry(id).is_some_and(|entry| entry.life != Life::Open) && core.is_settled(id) {
         system.forget(core, id);
         core.remove(id);
     }

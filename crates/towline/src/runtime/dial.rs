@@ -68,6 +68,7 @@ impl Dialing {
         if let Some(address) = self.present {
             self.redial.handle_established(now, address);
         }
+        self.active.shrink_to_fit();
     }
 
     /// One more socket of this attempt is on its way.
@@ -224,6 +225,9 @@ impl Runtime {
         dialing.active.retain(|attempt| attempt.address != index);
         #[cfg(feature = "websocket")]
         let way = super::upgrade::Way::to(&address, &core.shared.config.0);
+        if dialing.active.capacity() == 0 {
+            dialing.active.reserve_exact(1);
+        }
         dialing.active.push(Attempt {
             address: index,
             waiting: VecDeque::new(),

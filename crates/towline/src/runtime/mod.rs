@@ -209,13 +209,13 @@ impl Runtime {
 
     /// Does what other threads asked for; `false` when there was nothing.
     fn take_commands(&mut self) -> bool {
-        let mut commands = std::mem::take(&mut self.scratch.commands);
-        let mut scheduled = std::mem::take(&mut self.scratch.scheduled);
-        self.thread.swap(&mut commands, &mut scheduled);
-        let busy = !commands.is_empty() || !scheduled.is_empty();
-        if busy {
-            self.now = Instant::now();
+        let Scratch { commands, scheduled, .. } = &mut self.scratch;
+        if !self.thread.swap(commands, scheduled) {
+            return false;
         }
+        let mut commands = std::mem::take(commands);
+        let mut scheduled = std::mem::take(scheduled);
+        self.now = Instant::now();
         for command in commands.drain(..) {
             self.command(command);
         }
@@ -229,7 +229,7 @@ impl Runtime {
         self.quic_drive();
         self.scratch.commands = commands;
         self.scratch.scheduled = scheduled;
-        busy
+        true
     }
 
     fn command(&mut self, command: Command) {
@@ -395,7 +395,10 @@ impl Drop for Runtime {
         }
         let now = self.now;
         for (_, core) in &mut self.cores {
-            let finish = || core.finish(now, &Ended::Stopped, Vec::new());
+            let finish = || {
+                core.finish(now, &Ended::Stopped, Vec::new());
+                core.release();
+            };
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(finish)).ok();
         }
     }
