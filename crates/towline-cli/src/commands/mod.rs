@@ -6,6 +6,7 @@ pub(crate) mod demo;
 pub(crate) mod link;
 pub(crate) mod listen;
 pub(crate) mod perf;
+mod streams;
 
 use crate::arguments::{Arguments, Command};
 use crate::failure::{Failure, Outcome};
