@@ -7,8 +7,8 @@ use towline_sim::{Bitrate, LinkConfig, Loss, Simulation};
 
 use crate::bulk::BulkNode;
 use crate::raw::RawNode;
-use crate::{chain, coded, fairness};
 use crate::report::Report;
+use crate::{chain, coded, fairness};
 
 /// What runs over the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -145,18 +145,12 @@ struct RelayNode {
 }
 
 impl RelayNode {
-    fn new(
-        cell: &Cell,
-        number: u64,
-        next: SocketAddr,
-        now: Instant,
-    ) -> Result<Self, LabError> {
+    fn new(cell: &Cell, number: u64, next: SocketAddr, now: Instant) -> Result<Self, LabError> {
         let seed = cell.seed_of(number);
         let settings = RelaySettings { next: Some(next.into()), ..RelaySettings::default() };
         let tls = (server_tls(), client_tls());
         let time = (now, engine::wall());
-        let relay =
-            Relay::new(node_config(seed), settings, tls, &hop_config(cell), seed, time);
+        let relay = Relay::new(node_config(seed), settings, tls, &hop_config(cell), seed, time);
         let relay = relay.map_err(|error| LabError::Parameter(error.to_string()))?;
         Ok(RelayNode { relay, buf: Vec::new(), last_train: None })
     }

@@ -48,7 +48,8 @@ pub(crate) fn endpoint(
     seed: [u8; 32],
     now: Instant,
 ) -> Endpoint {
-    Endpoint::new(settings(config, seed), server, seed, now, wall()).expect("the laboratory's settings are valid")
+    Endpoint::new(settings(config, seed), server, seed, now, wall())
+        .expect("the laboratory's settings are valid")
 }
 
 /// An endpoint's settings in the laboratory, where nobody attacks.
