@@ -92,8 +92,13 @@ impl Scenario {
             Scenario::Fairness => Duration::from_secs(10),
             _ => Duration::from_secs(5),
         };
+        let mode = match self {
+            // Flows beside each other are hops by themselves so far.
+            Scenario::Fairness => Mode::Raw,
+            Scenario::BrtpMatrix | Scenario::Chain => changes.mode.unwrap_or(default.mode),
+        };
         Cell {
-            mode: changes.mode.unwrap_or(default.mode),
+            mode,
             hops: changes.hops.unwrap_or(1),
             rate: changes.rate.unwrap_or(rate),
             burst: changes.burst.unwrap_or(1.0),
