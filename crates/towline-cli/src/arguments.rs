@@ -2,7 +2,7 @@
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::commands::{cert, connect, demo, link, listen, perf};
+use crate::commands::{cert, connect, demo, lab, link, listen, perf};
 
 /// Messages over connections that hold on bad networks.
 ///
@@ -43,6 +43,7 @@ pub(crate) enum Command {
     Perf(perf::Arguments),
     Link(Box<link::Arguments>),
     Demo(demo::Arguments),
+    Lab(lab::Arguments),
 }
 
 /// How much goes to standard error.

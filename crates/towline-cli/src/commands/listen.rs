@@ -11,6 +11,7 @@ use towline::{
     Address, Config, Connection, Context, Ended, Endpoint, Message, RecvError, SendError, WireError,
 };
 
+use crate::commands::streams;
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::{Interrupt, Signal};
 use crate::output::text::Format;
@@ -31,6 +32,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 #[command(after_help = "Examples:\n  \
     towline listen tcp://127.0.0.1:7000\n  \
     towline listen tls://[::]:0 --announce --echo\n  \
+    towline listen quic://0.0.0.0:4433 --alpn hq-interop --echo --cert FILE --key FILE\n  \
     towline listen ftcp://127.0.0.1:7000 --once --format quoted")]
 pub(crate) struct Arguments {
     /// Where to listen, such as tcp://127.0.0.1:7000; port 0 is any free one.
@@ -50,6 +52,10 @@ pub(crate) struct Arguments {
     /// How messages are printed.
     #[arg(long, value_enum, default_value = "raw", conflicts_with_all = ["echo", "sink"])]
     format: Format,
+    /// quic:// only: serve plain streams under this application protocol to any QUIC peer; may be repeated. With --echo every
+    /// bidirectional stream is answered with its own bytes and every datagram with itself; otherwise the bytes are printed as they come.
+    #[arg(long, value_name = "NAME", conflicts_with = "format")]
+    alpn: Vec<String>,
     #[command(flatten)]
     tls: ServerTls,
 }
@@ -74,6 +80,16 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
     let limit = if arguments.once { 1 } else { MAX_CONNECTIONS };
     let builder = Config::builder().max_connections(limit);
     let config = arguments.tls.apply(builder, &address, notes)?.build()?;
+    if !arguments.alpn.is_empty() {
+        let what = match (arguments.echo, arguments.sink) {
+            (true, _) => streams::Serve::Echo,
+            (_, true) => streams::Serve::Sink,
+            _ => streams::Serve::Print,
+        };
+        let once = arguments.once;
+        let listen = streams::Listen { address, config, what, once, announce: arguments.announce };
+        return listen.run(&arguments.alpn, notes, interrupt);
+    }
     let context = Context::new()?;
     let listener = Endpoint::new(&context, &config).listen(&address)?;
     let mut output = Output::open()?;

@@ -3,9 +3,11 @@
 pub(crate) mod cert;
 pub(crate) mod connect;
 pub(crate) mod demo;
+pub(crate) mod lab;
 pub(crate) mod link;
 pub(crate) mod listen;
 pub(crate) mod perf;
+mod streams;
 
 use crate::arguments::{Arguments, Command};
 use crate::failure::{Failure, Outcome};
@@ -24,6 +26,7 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes) -> Outcome {
         Command::Listen(arguments) => listen::run(arguments, notes, &interrupt()?),
         Command::Connect(arguments) => connect::run(arguments, notes, &interrupt()?),
         Command::Perf(arguments) => perf::run(arguments, notes, &interrupt()?),
+        Command::Lab(arguments) => lab::run(arguments, notes),
         Command::Demo(arguments) => demo::run(arguments, notes, &interrupt()?),
     }
 }

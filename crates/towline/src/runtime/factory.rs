@@ -66,7 +66,13 @@ impl Runtime {
     pub(super) fn open_by_factory(&mut self, key: CoreKey, index: usize, to: Address) {
         let Some(core) = self.cores.get(key) else { return };
         let config = &core.shared.config;
-        let Some(factory) = config.factory_for(&to) else { return };
+        let factory = config.factory_for(&to);
+        #[cfg(feature = "quic")]
+        let factory = factory.or_else(|| {
+            (to.wire() == crate::Wire::Quic)
+                .then(|| quic_wire(&mut self.quic_wires, &self.threads, config))
+        });
+        let Some(factory) = factory else { return };
         let options = open_options(config, &to, core.born);
         let timeout = options.timeout;
         let shared = SocketShared::new(
@@ -279,7 +285,10 @@ impl Runtime {
         for _ in 0..AT_ONCE {
             let Some(socket) = self.sockets.get_mut(slot) else { return };
             let Some(link) = socket.link.filter(|_| socket.armed) else { return };
-            let Some(arrival) = socket.arrivals.pop_front() else { return };
+            let Some(mut arrival) = socket.arrivals.pop_front() else { return };
+            if shared.framing() != Framing::None {
+                arrival = gather(arrival, &mut socket.arrivals);
+            }
             socket.armed = false;
             let bytes = arrival.len();
             self.arrived(link, arrival);
@@ -365,6 +374,13 @@ impl Runtime {
             _ => None,
         };
         let Some(wire) = wire else { return };
+        #[cfg(feature = "quic")]
+        if let Some(agreed) = crate::quic::agreed(&Arc::clone(shared).into())
+            && let Some(link) = self.links.get_mut(key.0)
+        {
+            (link.state, link.local, link.peer) = (agreed.tls, agreed.local, Some(agreed.peer));
+        }
+        let Some(link) = self.links.get(key.0) else { return };
         let framing = shared.framing();
         let framed = match framing {
             Framing::Bytes => false,
@@ -411,6 +427,33 @@ fn received(pooled: BytesMut, end: bool) -> Received {
     Received { direct: None, direct_len: 0, pooled, end, drained: true }
 }
 
+/// Small pieces of a stream that came one by one are handed on as one: what they lead to then leaves in one write, too.
+fn gather(first: Arrival, arrivals: &mut VecDeque<Arrival>) -> Arrival {
+    let Arrival::Data(data) = &first else { return first };
+    let (mut total, mut count) = (data.len(), 0);
+    for arrival in arrivals.iter() {
+        match arrival {
+            Arrival::Data(next) if total + next.len() <= GATHERED => total += next.len(),
+            _ => break,
+        }
+        count += 1;
+    }
+    if count == 0 {
+        return first;
+    }
+    let mut all = BytesMut::with_capacity(total);
+    all.extend_from_slice(data);
+    for arrival in arrivals.drain(..count) {
+        if let Arrival::Data(next) = arrival {
+            all.extend_from_slice(&next);
+        }
+    }
+    Arrival::Data(all.freeze())
+}
+
+/// The most bytes that pieces are gathered to: what a system's socket brings at once.
+const GATHERED: usize = 64 << 10;
+
 /// Without a copy where nobody else holds the memory.
 fn own(data: Bytes) -> BytesMut {
     data.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]))
@@ -429,4 +472,20 @@ fn open_options(config: &crate::Config, to: &Address, born: bool) -> OpenOptions
     }
     let _ = (to, born);
     options
+}
+
+/// The factory of `quic://` for this configuration, made when there is none yet. Those that nobody uses any more go.
+#[cfg(feature = "quic")]
+fn quic_wire(
+    wires: &mut Vec<Arc<crate::quic::QuicWire>>,
+    threads: &Arc<[Arc<Thread>]>,
+    config: &crate::Config,
+) -> Arc<dyn crate::socket_factory::SocketFactory> {
+    if let Some(wire) = wires.iter().find(|wire| wire.is_of(config)) {
+        return Arc::clone(wire) as _;
+    }
+    wires.retain(|wire| Arc::strong_count(wire) > 1);
+    let wire = Arc::new(crate::quic::QuicWire::new(Arc::clone(threads), config.clone()));
+    wires.push(Arc::clone(&wire));
+    wire
 }
