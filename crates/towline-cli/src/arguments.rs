@@ -2,7 +2,8 @@
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::commands::{cert, connect, demo, link, listen, perf};
+use crate::commands::transfer::{receive, send};
+use crate::commands::{cert, connect, demo, generate, link, listen, perf};
 
 /// Messages over connections that hold on bad networks.
 ///
@@ -19,7 +20,8 @@ use crate::commands::{cert, connect, demo, link, listen, perf};
     after_help = "Examples:\n  \
         towline demo\n  \
         towline listen tcp://127.0.0.1:7000 --echo\n  \
-        towline connect tcp://127.0.0.1:7000 --message hello --request"
+        towline connect tcp://127.0.0.1:7000 --message hello --request\n  \
+        towline send tcp://192.0.2.7:7001 holiday.mp4"
 )]
 pub(crate) struct Arguments {
     /// Only errors on standard error.
@@ -41,8 +43,12 @@ pub(crate) enum Command {
     Listen(listen::Arguments),
     Connect(connect::Arguments),
     Perf(perf::Arguments),
+    Send(Box<send::Arguments>),
+    Receive(receive::Arguments),
     Link(Box<link::Arguments>),
     Demo(demo::Arguments),
+    Completions(generate::Completions),
+    Man(generate::Manual),
 }
 
 /// How much goes to standard error.

@@ -51,7 +51,7 @@ pub(crate) struct ServerTls {
 }
 
 /// TLS on the connecting side.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "TLS (tls://, ftcps://)")]
 pub(crate) struct ClientTls {
     /// Accept only a server with this pin, as `towline cert` and `towline listen` print it; may be repeated.
@@ -146,6 +146,11 @@ impl ServerTls {
 }
 
 impl ClientTls {
+    /// Trusts a server of this process, or a wire that needs no trust.
+    pub(crate) fn trust(&mut self, pin: Option<Pin>) {
+        self.pin = pin.into_iter().collect();
+    }
+
     /// Adds these options.
     pub(crate) fn apply(
         &self,

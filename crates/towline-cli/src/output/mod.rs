@@ -2,6 +2,7 @@
 
 pub(crate) mod json;
 pub(crate) mod progress;
+pub(crate) mod svg;
 pub(crate) mod text;
 
 use std::fs::File;

@@ -12,11 +12,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use clap::Args;
 
 pub(crate) use self::runtime::{Proxy, Running, Spec};
-use self::shape::Shape;
+pub(crate) use self::shape::Shape;
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::{Interrupt, Signal};
 use crate::output::{Notes, Output};
 use crate::units;
+
+/// Bytes that one TCP connection may have under way.
+pub(crate) const WINDOW: u64 = 16 << 20;
 
 /// Carry datagrams and connections over an emulated network: rate, delay, jitter, loss, reordering, outages.
 ///

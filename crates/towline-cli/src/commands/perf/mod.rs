@@ -1,8 +1,11 @@
 //! `towline perf`: measures a wire from end to end.
 
+mod chart;
 mod client;
+mod compare;
 mod control;
 mod flow;
+mod handshakes;
 mod report;
 mod sender;
 mod server;
@@ -18,7 +21,8 @@ use crate::output::Notes;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     towline perf server tcp://0.0.0.0:5201\n  \
-    towline perf client tcp://192.0.2.7:5201 -t 5")]
+    towline perf client tcp://192.0.2.7:5201 -t 5\n  \
+    towline perf client --compare tcp,tls,ws -t 3")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     side: Side,
