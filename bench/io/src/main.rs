@@ -9,10 +9,12 @@
 //!     cargo run --release -- --same-core       both threads on one core: the cost in instructions, no wake-up across
 //!     cargo run --release -- --spin-us 50      the drivers look for so long before they sleep
 //!     cargo run --release -- --buffers 8       receive buffers of the drivers
+//!     cargo run --release -- --udp          datagrams, with and without offloads
 //!     cargo run --release -- --side driver/epoll --only ping1      one contestant, for `perf stat` and `strace -c`
 
 mod driver;
 mod plain;
+mod udp;
 
 use std::collections::BTreeMap;
 use std::net::{TcpListener, TcpStream};
@@ -171,6 +173,9 @@ fn main() {
     let who = option("--side");
     let same_core = std::env::args().any(|arg| arg == "--same-core");
     let (time, spin) = (Duration::from_millis(ms), Duration::from_micros(spin));
+    if std::env::args().any(|arg| arg == "--udp") {
+        return udp::compare(rounds, time);
+    }
     let mut results: BTreeMap<String, BTreeMap<&str, Vec<f64>>> = BTreeMap::new();
     for _ in 0..rounds {
         for work in WORKS {

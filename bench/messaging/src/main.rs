@@ -37,6 +37,7 @@ const CONTENDERS: &[Contender] = &[
     Contender { name: "nng", serve: nng::serve, drive: nng::drive, speaks: nng::speaks },
     Contender { name: "zeromq", serve: zmq::serve, drive: zmq::drive, speaks: zmq::speaks },
     Contender { name: "towline-epoll", serve: towline_peer::serve_epoll, drive: towline_peer::drive_epoll, speaks: towline_peer::speaks },
+    Contender { name: "towline-spin", serve: towline_peer::serve_spin, drive: towline_peer::drive_spin, speaks: towline_peer::spin_speaks },
     Contender { name: "towline-uring", serve: towline_peer::serve_uring, drive: towline_peer::drive_uring, speaks: towline_peer::speaks },
 ];
 

@@ -28,8 +28,23 @@ pub fn drive_uring(scenario: &Scenario, port: u16, seconds: f64) {
     drive(scenario, port, seconds, DriverChoice::IoUring);
 }
 
-fn context(driver: DriverChoice) -> Context {
-    Context::builder().threads(1).driver(driver).build().expect("a context")
+pub fn spin_speaks(scenario: &Scenario) -> bool {
+    matches!(scenario.kind, Kind::PingPong { .. })
+}
+
+pub fn serve_spin(scenario: &Scenario, seconds: f64) {
+    serve_on(scenario, seconds, context(DriverChoice::Epoll, SPIN));
+}
+
+pub fn drive_spin(scenario: &Scenario, port: u16, seconds: f64) {
+    drive_on(scenario, port, seconds, context(DriverChoice::Epoll, SPIN));
+}
+
+/// How long the contender that spins looks for more before it sleeps.
+const SPIN: Duration = Duration::from_micros(100);
+
+fn context(driver: DriverChoice, spin: Duration) -> Context {
+    Context::builder().threads(1).driver(driver).spin(spin).build().expect("a context")
 }
 
 fn certificate_path(file: &str) -> std::path::PathBuf {
@@ -59,8 +74,11 @@ impl Handler for Server {
     }
 }
 
-fn serve(scenario: &Scenario, _: f64, driver: DriverChoice) {
-    let context = context(driver);
+fn serve(scenario: &Scenario, seconds: f64, driver: DriverChoice) {
+    serve_on(scenario, seconds, context(driver, Duration::ZERO));
+}
+
+fn serve_on(scenario: &Scenario, _: f64, context: Context) {
     let secure = scenario.kind == Kind::OneWayTls;
     let mut config = Config::builder();
     if secure {
@@ -103,7 +121,10 @@ impl Handler for Player {
 }
 
 fn drive(scenario: &Scenario, port: u16, seconds: f64, driver: DriverChoice) {
-    let context = context(driver);
+    drive_on(scenario, port, seconds, context(driver, Duration::ZERO));
+}
+
+fn drive_on(scenario: &Scenario, port: u16, seconds: f64, context: Context) {
     let start = Instant::now();
     if let Kind::PingPong { connections } = scenario.kind {
         let endpoint = Endpoint::new(&context, &Config::default());

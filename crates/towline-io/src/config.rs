@@ -53,6 +53,42 @@ pub struct DriverConfig {
     pub spin: Duration,
     /// Entries of the submission queue (io_uring) and events taken per call (epoll). Default 256; 8 to 4,096.
     pub queue_entries: u32,
+    /// For tests: what to do without, as on an older kernel.
+    #[doc(hidden)]
+    pub without: Without,
+}
+
+/// What older kernels, and containers, do not have of io_uring. A driver that is told so goes the way that it would go
+/// there, which is how the fallbacks are tested on a newer one.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Without(u8);
+
+#[doc(hidden)]
+impl Without {
+    /// io_uring is not there, or forbidden.
+    pub const RING: Without = Without(1);
+    /// Features of the first usable kernel (5.11).
+    pub const FEATURES: Without = Without(2);
+    /// One of the operations.
+    pub const OPERATION: Without = Without(4);
+    /// Rings of buffers (5.19).
+    pub const BUFFERS: Without = Without(8);
+    /// One thread that runs its own completions (6.1).
+    pub const SINGLE_ISSUER: Without = Without(16);
+    /// Completions that do not interrupt the thread (5.19), and the mode above.
+    pub const TASKRUN: Without = Without(16 | 32);
+    /// Multishot datagram receives (6.0).
+    pub const MULTISHOT: Without = Without(64);
+
+    /// Both.
+    pub const fn and(self, other: Without) -> Without {
+        Without(self.0 | other.0)
+    }
+
+    pub(crate) fn has(self, other: Without) -> bool {
+        self.0 & other.0 == other.0
+    }
 }
 
 impl Default for DriverConfig {
@@ -63,6 +99,7 @@ impl Default for DriverConfig {
             recv_buffers: 64,
             spin: Duration::ZERO,
             queue_entries: 256,
+            without: Without::default(),
         }
     }
 }

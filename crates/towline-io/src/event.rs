@@ -154,6 +154,32 @@ pub struct Transmit {
     pub contents: Bytes,
 }
 
+/// Datagrams to send at once from the caller's memory. The fields are those of [`Transmit`].
+#[derive(Debug, Clone, Copy)]
+pub struct TransmitRef<'a> {
+    /// Where to.
+    pub destination: SocketAddr,
+    /// From which of our addresses; `None` lets the system choose.
+    pub source: Option<IpAddr>,
+    /// The congestion mark to set.
+    pub ecn: Option<Ecn>,
+    /// The size of each datagram but the last; `None`: one datagram.
+    pub segment_size: Option<usize>,
+    /// The datagrams, one behind the other.
+    pub contents: &'a [u8],
+}
+
+/// What became of a [`Driver::udp_send_now`](crate::Driver::udp_send_now).
+#[derive(Debug, Default)]
+pub struct SentNow {
+    /// Bytes that the kernel has.
+    pub bytes: usize,
+    /// Transmits that were copied into the queue, because the socket is full: each ends with an [`Event::DatagramsSent`].
+    pub queued: usize,
+    /// The last error. What it struck is gone, as if the network had lost it; the others were sent.
+    pub error: Option<io::Error>,
+}
+
 /// What became of a [`Transmit`].
 #[derive(Debug)]
 pub struct DatagramsSent {

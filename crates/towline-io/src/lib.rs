@@ -60,11 +60,13 @@ mod timer;
 mod udp;
 mod waker;
 
+#[doc(hidden)]
+pub use config::Without;
 pub use config::{DriverChoice, DriverConfig, DriverKind};
 pub use driver::{CancelGrade, Driver, DriverStats};
 pub use error::{IssueError, RecvError};
 pub use event::{Accepted, Completion, Datagrams, DatagramsSent, Ecn, Event, Received, Transmit};
-pub use event::{UdpCapabilities, UdpOptions};
+pub use event::{SentNow, TransmitRef, UdpCapabilities, UdpOptions};
 pub use id::{OpId, SocketId, TimerId};
 pub use tcp::tcp_acknowledged;
 pub use waker::Waker;

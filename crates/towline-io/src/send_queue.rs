@@ -63,6 +63,11 @@ impl SendQueue {
     }
 
     pub(crate) fn push(&mut self, serial: u64, quiet: bool, data: impl IntoIterator<Item = Bytes>) {
+        if self.ops.capacity() == 0 {
+            // Most sockets have one small send at a time, and of most there are many.
+            self.ops.reserve_exact(1);
+            self.segments.reserve_exact(1);
+        }
         let (mut total, mut segments) = (0, 0);
         for segment in data {
             if !segment.is_empty() {

@@ -27,6 +27,15 @@ pub(crate) fn empty_msghdr() -> libc::msghdr {
     unsafe { std::mem::zeroed() }
 }
 
+/// How much of a pooled buffer is offered behind a direct one. Little: what comes beyond is the beginning of something
+/// else, and if that is long too, it is better read to where it belongs than copied there.
+const BEYOND: usize = 4 << 10;
+
+/// So much of a pooled buffer of `room` bytes.
+pub(crate) fn room_beyond(room: usize) -> usize {
+    room.min(BEYOND)
+}
+
 /// Receives into the spare room of `direct` (at most `want` bytes of it) and then of `pooled`. Returns how many
 /// bytes went into each; both buffers are longer by that.
 pub(crate) fn receive(
@@ -47,7 +56,7 @@ pub(crate) fn receive(
     let want = want.min(spare.len());
     let iovecs = [
         libc::iovec { iov_base: spare.as_mut_ptr().cast(), iov_len: want },
-        libc::iovec { iov_base: pooled_ptr, iov_len: pooled_len },
+        libc::iovec { iov_base: pooled_ptr, iov_len: room_beyond(pooled_len) },
     ];
     // SAFETY: both vectors describe writable memory that nobody else refers to.
     let n = retry(|| unsafe { libc::readv(fd, iovecs.as_ptr(), 2) })?;

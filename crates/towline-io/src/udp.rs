@@ -7,14 +7,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use socket2::Socket;
 
 use crate::buffer::Pool;
 use crate::error::cancelled;
 use crate::{
-    CancelGrade, Completion, Datagrams, DatagramsSent, Ecn, Event, OpId, SocketId, Transmit,
-    UdpCapabilities, UdpOptions, sys,
+    CancelGrade, Completion, Datagrams, DatagramsSent, Ecn, Event, OpId, SentNow, SocketId,
+    Transmit, TransmitRef, UdpCapabilities, UdpOptions, sys,
 };
 
 /// The largest payload of a datagram over IPv4; of a whole train, too.
@@ -164,7 +164,7 @@ impl Udp {
                     }
                 }
                 Err(error) if sys::would_block(&error) => self.writable = false,
-                Err(error) if self.give_up_offload(&error, batch.lengths[0]) => fallbacks += 1,
+                Err(error) if self.refused_offload(&error, batch.lengths[0]) => fallbacks += 1,
                 Err(error) => {
                     if let Some(item) = self.queue.pop_front() {
                         self.queued -= item.transmit.contents.len() - item.sent;
@@ -200,24 +200,110 @@ impl Udp {
         Some(item.cancelled())
     }
 
-    /// The system refused the first of the queue. Whether it may be for an offload, which is not used from now on.
-    fn give_up_offload(&mut self, error: &io::Error, length: usize) -> bool {
-        let Some(item) = self.queue.front() else { return false };
+    /// Copies what `send_now` left into the queue, numbered from behind `serial`; returns how many transmits.
+    pub(crate) fn queue_rest(
+        &mut self,
+        transmits: &[TransmitRef<'_>],
+        (index, at): (usize, usize),
+        serial: u64,
+    ) -> usize {
+        let mut count = 0;
+        for transmit in transmits.iter().skip(index) {
+            let skip = if count == 0 { at } else { 0 };
+            let contents = Bytes::copy_from_slice(&transmit.contents[skip..]);
+            let Head { destination, source, ecn, segment_size } = transmit.head();
+            self.queued += contents.len();
+            count += 1;
+            let transmit = Transmit { destination, source, ecn, segment_size, contents };
+            self.queue.push_back(Unsent::new(serial + count as u64, transmit));
+        }
+        count
+    }
+
+    /// The same for the first of the queue.
+    fn refused_offload(&mut self, error: &io::Error, length: usize) -> bool {
+        let head = self.queue.front().map(|item| Head::of(&item.transmit));
+        head.is_some_and(|head| self.give_up_offload(head, error, length))
+    }
+
+    /// Sends borrowed datagrams as far as the kernel takes them. Returns what became of them, the place of the first that is left
+    /// (transmit, byte), system calls made and offloads given up.
+    pub(crate) fn send_now(
+        &mut self,
+        fd: RawFd,
+        batch: &mut Batch,
+        transmits: &[TransmitRef<'_>],
+    ) -> (SentNow, (usize, usize), (u64, u64)) {
+        let mut now = SentNow::default();
+        let (mut index, mut at) = (0, 0);
+        let (mut calls, mut fallbacks) = (0, 0);
+        while self.writable && self.queue.is_empty() {
+            let Some(rest) = transmits.get(index..).filter(|rest| !rest.is_empty()) else { break };
+            let count = batch.fill_borrowed(self, rest, at);
+            calls += 1;
+            match batch.send(fd, count) {
+                Ok(sent) => {
+                    for length in &batch.lengths[..sent] {
+                        at += length;
+                        now.bytes += length;
+                        if at >= transmits.get(index).map_or(0, |t| t.contents.len()) {
+                            (index, at) = (index + 1, 0);
+                        }
+                    }
+                }
+                Err(error) if sys::would_block(&error) => self.writable = false,
+                Err(error) if self.give_up_offload(rest[0].head(), &error, batch.lengths[0]) => {
+                    fallbacks += 1;
+                }
+                Err(error) => {
+                    now.error = Some(error);
+                    (index, at) = (index + 1, 0);
+                }
+            }
+        }
+        (now, (index, at), (calls, fallbacks))
+    }
+
+    /// The system refused this one. Whether it may be for an offload, which is not used from now on.
+    fn give_up_offload(&mut self, head: Head, error: &io::Error, length: usize) -> bool {
         let code = error.raw_os_error();
         if !matches!(code, Some(libc::EIO | libc::EINVAL)) {
             return false;
         }
-        let segment = item.transmit.segment_size.unwrap_or(length);
+        let segment = head.segment_size.unwrap_or(length);
         if length > segment && self.capabilities.gso_segments > 1 {
             // A device without checksum offload (EIO), or a kernel that has the option but not for this route.
             self.capabilities.gso_segments = 1;
             return true;
         }
-        if item.transmit.ecn.is_some() && self.capabilities.ecn {
+        if head.ecn.is_some() && self.capabilities.ecn {
             self.capabilities.ecn = false;
             return true;
         }
         false
+    }
+}
+
+/// Everything about a transmit but its contents.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Head {
+    pub(crate) destination: SocketAddr,
+    pub(crate) source: Option<IpAddr>,
+    pub(crate) ecn: Option<Ecn>,
+    pub(crate) segment_size: Option<usize>,
+}
+
+impl Head {
+    fn of(transmit: &Transmit) -> Head {
+        let Transmit { destination, source, ecn, segment_size, .. } = *transmit;
+        Head { destination, source, ecn, segment_size }
+    }
+}
+
+impl TransmitRef<'_> {
+    fn head(&self) -> Head {
+        let TransmitRef { destination, source, ecn, segment_size, .. } = *self;
+        Head { destination, source, ecn, segment_size }
     }
 }
 
@@ -278,8 +364,9 @@ impl Batch {
             let contents = &item.transmit.contents;
             let mut at = item.sent;
             while count < most {
-                let length = train(&item.transmit, contents.len() - at, udp.capabilities);
-                self.describe(count, &item.transmit, &contents[at..at + length], udp.capabilities);
+                let head = Head::of(&item.transmit);
+                let length = train(head, contents.len() - at, udp.capabilities);
+                self.describe(count, head, &contents[at..at + length], udp.capabilities);
                 count += 1;
                 at += length;
                 if at >= contents.len() {
@@ -293,7 +380,30 @@ impl Batch {
         count
     }
 
-    fn describe(&mut self, index: usize, transmit: &Transmit, data: &[u8], can: UdpCapabilities) {
+    /// Describes the next trains of `transmits`, the first of them from byte `at` on; returns how many messages.
+    fn fill_borrowed(&mut self, udp: &Udp, transmits: &[TransmitRef<'_>], at: usize) -> usize {
+        let most = if udp.batch { BATCH } else { 1 };
+        let (mut count, mut at) = (0, at);
+        for transmit in transmits {
+            while count < most {
+                let head = transmit.head();
+                let length = train(head, transmit.contents.len() - at, udp.capabilities);
+                self.describe(count, head, &transmit.contents[at..at + length], udp.capabilities);
+                count += 1;
+                at += length;
+                if at >= transmit.contents.len() {
+                    break;
+                }
+            }
+            if count == most {
+                break;
+            }
+            at = 0;
+        }
+        count
+    }
+
+    fn describe(&mut self, index: usize, transmit: Head, data: &[u8], can: UdpCapabilities) {
         self.lengths[index] = data.len();
         self.iovecs[index] =
             libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
@@ -425,7 +535,7 @@ impl Batch {
 }
 
 /// How many of the `left` bytes go into the next message.
-fn train(transmit: &Transmit, left: usize, can: UdpCapabilities) -> usize {
+fn train(transmit: Head, left: usize, can: UdpCapabilities) -> usize {
     let segment = transmit.segment_size.unwrap_or(left).min(left);
     if segment == 0 {
         return left;

@@ -1,6 +1,7 @@
 //! One set of tests for all drivers, on real sockets of the loopback interface.
 #![allow(clippy::print_stdout)] // seeds, and what could not be tested
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,11 +12,16 @@ use bytes::{Bytes, BytesMut};
 use socket2::{Domain, Socket, Type};
 use towline_io::{
     CancelGrade, Completion, Driver, DriverChoice, DriverConfig, DriverKind, Ecn, Event,
-    IssueError, OpId, Received, SocketId, Transmit, UdpOptions,
+    IssueError, OpId, Received, SocketId, Transmit, TransmitRef, UdpOptions, Without,
 };
 
 /// Fails a test that would hang; never reached by one that passes.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+thread_local! {
+    /// What this test's drivers do without.
+    static WITHOUT: Cell<Without> = Cell::default();
+}
 
 /// A driver under test and the completions that nobody has asked for yet.
 struct Rig {
@@ -31,7 +37,8 @@ impl Rig {
 
     /// `None` when the system has no io_uring and that was asked for: the test is then empty, which
     /// `both_drivers_can_be_tested_here` reports.
-    fn with(config: DriverConfig) -> Option<Rig> {
+    fn with(mut config: DriverConfig) -> Option<Rig> {
+        config.without = WITHOUT.get();
         match Driver::new(&config) {
             Ok(driver) => Some(Rig { driver, queue: VecDeque::new(), scratch: Vec::new() }),
             Err(error) if config.kind == DriverChoice::IoUring => {
@@ -150,6 +157,13 @@ macro_rules! for_each_driver {
         mod over_io_uring {
             $(#[test] fn $name() { super::$name(towline_io::DriverChoice::IoUring); })*
         }
+        /// The oldest modes that the driver makes use of (Linux 5.19 without its newer half).
+        mod over_older_io_uring {
+            $(#[test] fn $name() {
+                super::WITHOUT.set(super::Without::TASKRUN.and(super::Without::MULTISHOT));
+                super::$name(towline_io::DriverChoice::IoUring);
+            })*
+        }
     };
 }
 
@@ -188,6 +202,7 @@ for_each_driver! {
     congestion_marks_and_local_addresses_round_trip
     datagram_receives_are_cancelled_and_resumed
     datagram_sends_are_refused_and_fail_one_by_one
+    datagrams_are_sent_at_once_from_borrowed_memory
     datagrams_over_ipv6_and_mapped_addresses
     random_interaction_delivers_everything_once_in_order
 }
@@ -846,13 +861,41 @@ fn a_connection_attempt_is_cancelled_only_terminally(choice: DriverChoice) {
     rig.assert_quiet();
 }
 
+/// Each kernel that has not all that the ring needs gets the other driver, with the step that failed.
+#[test]
+fn a_kernel_without_what_the_ring_needs_gets_epoll_and_says_why() {
+    if Rig::new(DriverChoice::IoUring).is_none() {
+        return;
+    }
+    for (without, reason) in [
+        (Without::RING, "io_uring_setup"),
+        (Without::FEATURES, "older than 5.11"),
+        (Without::OPERATION, "no recv"),
+        (Without::BUFFERS, "5.19"),
+    ] {
+        let mut config = DriverConfig::default();
+        config.without = without;
+        let driver = Driver::new(&config).unwrap();
+        assert_eq!(driver.kind(), DriverKind::Epoll);
+        let told = driver.fallback_reason().unwrap_or_default();
+        assert!(told.contains(reason), "{told:?} does not say {reason:?}");
+        config.kind = DriverChoice::IoUring;
+        assert!(Driver::new(&config).is_err(), "asked for by name, it is refused");
+    }
+    for without in [Without::SINGLE_ISSUER, Without::TASKRUN, Without::MULTISHOT] {
+        let mut config = DriverConfig::default();
+        config.without = without;
+        assert_eq!(Driver::new(&config).unwrap().kind(), DriverKind::IoUring);
+    }
+}
+
 /// The part that runs in a process of its own, with few descriptors.
 fn exhaust_descriptors(choice: DriverChoice) {
     let Some(mut rig) = Rig::new(choice) else { return };
     let (socket, addr) = listener();
     rig.driver.listen(socket, 8, 0).unwrap();
     let client = stream_socket();
-    let late = stream_socket();
+    let (late, later) = (stream_socket(), stream_socket());
     let mut hoard = Vec::new();
     let limit = libc::rlimit { rlim_cur: 64, rlim_max: 64 };
     // SAFETY: `limit` is valid; the process is this test's own.
@@ -863,17 +906,28 @@ fn exhaust_descriptors(choice: DriverChoice) {
         hoard.push(file);
     }
     client.connect(&addr.into()).unwrap();
-    for round in 1..=2 {
+    late.connect(&addr.into()).unwrap();
+    for round in 1..=3 {
         let failed = rig.expect("a failure", |completion| {
             matches!(&completion.event, Event::AcceptFailed(error)
                 if error.raw_os_error() == Some(libc::EMFILE))
         });
         assert_eq!(rig.driver.stats().accept_pauses, round, "{failed:?}");
     }
+    // The third time the reserve is given up to turn the first one away, who learns instead of waiting for ever.
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let turned_away = (&client).read(&mut [0; 1]);
+    assert!(
+        matches!(&turned_away, Ok(0))
+            || matches!(&turned_away, Err(error) if error.kind() == io::ErrorKind::ConnectionReset),
+        "{turned_away:?}"
+    );
+    // And the reserve is there again: there is no descriptor for anything else.
+    assert_eq!(std::fs::File::open("/dev/null").unwrap_err().raw_os_error(), Some(libc::EMFILE));
     drop(hoard);
-    // The connection has waited in the backlog and comes after the pause.
+    // The other has waited in the backlog and comes after the pause.
     accepted(&mut rig);
-    late.connect(&addr.into()).unwrap();
+    later.connect(&addr.into()).unwrap();
     accepted(&mut rig);
     println!("recovered");
 }
@@ -1211,6 +1265,49 @@ fn datagram_sends_are_refused_and_fail_one_by_one(choice: DriverChoice) {
     let Event::DatagramsSent(sent) = rig.expect_op(op) else { panic!() };
     assert!(is_cancelled(&sent.result.unwrap_err()));
     assert_eq!(rig.driver.queued(near), 0);
+}
+
+fn datagrams_are_sent_at_once_from_borrowed_memory(choice: DriverChoice) {
+    let none = {
+        let mut options = UdpOptions::default();
+        (options.gso, options.batch) = (false, false);
+        options
+    };
+    for options in [UdpOptions::default(), none] {
+        let Some(mut rig) = Rig::new(choice) else { return };
+        let (near, far, addr) = udp_pair(&mut rig, options);
+        rig.driver.udp_recv(far).unwrap();
+        let data = pattern(7, 25_000);
+        let borrowed = |destination, contents, segment_size| {
+            let (source, ecn) = (None, Some(Ecn::Ect0));
+            TransmitRef { destination, source, ecn, segment_size, contents }
+        };
+        let wrong = "[::1]:9".parse().unwrap();
+        let sent = rig.driver.udp_send_now(
+            near,
+            &[
+                borrowed(addr, &data[..], Some(1200)),
+                borrowed(wrong, b"lost", None),
+                borrowed(addr, b"last", None),
+            ],
+        );
+        let sent = sent.unwrap();
+        assert_eq!((sent.bytes, sent.queued), (25_004, 0));
+        assert!(sent.error.is_some(), "no IPv4 socket sends to IPv6");
+        let mut expected: Vec<Vec<u8>> = data.chunks(1200).map(<[u8]>::to_vec).collect();
+        expected.push(b"last".to_vec());
+        assert_eq!(datagrams(&mut rig, far, expected.len()), expected);
+        // Behind what waits already they wait too, and stay in order.
+        let first = rig.driver.udp_send(near, transmit(addr, Bytes::from_static(b"1"), None));
+        let sent = rig.driver.udp_send_now(near, &[borrowed(addr, b"2", None)]).unwrap();
+        assert_eq!((sent.bytes, sent.queued, rig.driver.queued(near)), (0, 1, 2));
+        assert!(matches!(rig.expect_op(first.unwrap()), Event::DatagramsSent(_)));
+        rig.expect("the copy", |completion| matches!(completion.event, Event::DatagramsSent(_)));
+        assert_eq!(datagrams(&mut rig, far, 2), [b"1", b"2"]);
+        let long = vec![0; 70_000];
+        let refused = rig.driver.udp_send_now(near, &[borrowed(addr, &long, None)]);
+        assert!(matches!(refused, Err(IssueError::Invalid)));
+    }
 }
 
 fn datagrams_over_ipv6_and_mapped_addresses(choice: DriverChoice) {

@@ -5,6 +5,9 @@
 //! before the next (as RFC 8305 does for the addresses of one name). The first round begins at once; each later one
 //! after a delay drawn evenly from zero to `base * 2^n`, at most `cap`: full jitter spreads the clients of a server
 //! that comes back.
+//!
+//! Addresses are listed in order of preference. Where [`Policy::prefer`] asks for it, the better ones are tried again
+//! while a session runs over a worse one, and the session moves when one of them answers.
 
 use std::time::{Duration, Instant};
 
@@ -29,6 +32,9 @@ pub struct Policy {
     pub dial_timeout: Duration,
     /// A wire that lived shorter than this does not reset the back-off. Default 1 s.
     pub stable: Duration,
+    /// While the session runs over another address than the first, how often the better ones are tried again. A wire that
+    /// answers and then does not carry the session doubles it, up to 64 times. Default `None`: never.
+    pub prefer: Option<Duration>,
 }
 
 impl Default for Policy {
@@ -40,6 +46,7 @@ impl Default for Policy {
             head_start: Duration::from_millis(250),
             dial_timeout: Duration::from_secs(10),
             stable: Duration::from_secs(1),
+            prefer: None,
         }
     }
 }
@@ -54,6 +61,12 @@ pub enum Action {
         address: usize,
         /// Counts the dials since `start`, from 1.
         attempt: u64,
+    },
+    /// Try a better address than the one over which the session runs, which goes on meanwhile. If it answers, move the
+    /// session there and call [`Redial::handle_moving`].
+    Probe {
+        /// Index into the list of addresses.
+        address: usize,
     },
     /// This dial has taken too long: cancel it. It counts as failed.
     Cancel {
@@ -92,6 +105,20 @@ pub struct Redial {
     attempt: u64,
     until: Option<Instant>,
     established: Option<Instant>,
+    probes: Probes,
+}
+
+/// Trying better addresses.
+#[derive(Clone, Debug, Default)]
+struct Probes {
+    /// The next one is due then.
+    due: Option<Instant>,
+    next: usize,
+    under_way: Option<usize>,
+    /// The session is moving there.
+    moving_to: Option<usize>,
+    /// Moves in a row that came to nothing.
+    failures: u32,
 }
 
 impl Redial {
@@ -109,6 +136,7 @@ impl Redial {
             attempt: 0,
             until: None,
             established: None,
+            probes: Probes::default(),
         }
     }
 
@@ -117,6 +145,7 @@ impl Redial {
     pub fn start(&mut self, now: Instant) {
         let lived = self.established.take().map(|at| now.saturating_duration_since(at));
         self.dials.fill(None);
+        (self.probes.due, self.probes.under_way) = (None, None);
         (self.dialled, self.attempt) = (0, 0);
         self.until = now.checked_add(self.policy.window);
         self.state = match lived {
@@ -132,7 +161,7 @@ impl Redial {
     /// has come.
     pub fn poll(&mut self, now: Instant) -> Option<Action> {
         if self.state == State::Idle {
-            return None;
+            return self.poll_probe(now);
         }
         if self.until.is_some_and(|until| until <= now) {
             self.stop();
@@ -163,7 +192,10 @@ impl Redial {
     /// When [`poll`](Self::poll) has something next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let due = match self.state {
-            State::Idle => return None,
+            State::Idle => {
+                let dials = self.dials.iter().copied().flatten();
+                return dials.chain(self.probes.due).min();
+            }
             State::Next(at) | State::Waiting(at) => Some(at),
             State::Dialled => None,
         };
@@ -173,8 +205,11 @@ impl Redial {
     /// A dial failed, or its wire failed before the session was established on it.
     pub fn handle_failed(&mut self, now: Instant, address: usize) {
         let Some(slot) = self.dials.get_mut(address) else { return };
-        if slot.take().is_none() || self.state == State::Idle {
+        if slot.take().is_none() {
             return;
+        }
+        if self.probes.under_way == Some(address) {
+            return self.probe_failed(now, address);
         }
         match self.state {
             // The next one need not wait for its turn.
@@ -187,11 +222,72 @@ impl Redial {
         }
     }
 
+    /// The session leaves its wire for this one, which answered a probe. If it is not established there soon, the address
+    /// that it came from is dialled again.
+    pub fn handle_moving(&mut self, now: Instant, address: usize) {
+        let from = self.first;
+        self.stop();
+        self.probes.moving_to = Some(address);
+        (self.first, self.dialled, self.attempt) = (from, 0, 0);
+        self.established = None;
+        self.until = now.checked_add(self.policy.window);
+        let head_start = now.checked_add(self.policy.head_start);
+        self.state = head_start.map_or(State::Dialled, State::Next);
+        if let Some(slot) = self.dials.get_mut(address) {
+            *slot = Some(now + self.policy.dial_timeout.min(LONGEST_DIAL));
+        }
+    }
+
+    fn poll_probe(&mut self, now: Instant) -> Option<Action> {
+        if let Some(address) = self.probes.under_way {
+            let late = self.dials.get(address).copied().flatten().is_some_and(|at| at <= now);
+            if late {
+                self.handle_failed(now, address);
+                return Some(Action::Cancel { address });
+            }
+            return None;
+        }
+        self.probes.due.filter(|at| *at <= now)?;
+        let address = self.probes.next;
+        (self.probes.due, self.probes.under_way) = (None, Some(address));
+        if let Some(slot) = self.dials.get_mut(address) {
+            *slot = Some(now + self.policy.dial_timeout.min(LONGEST_DIAL));
+        }
+        Some(Action::Probe { address })
+    }
+
+    /// The next better address has its turn, or all of them after a while.
+    fn probe_failed(&mut self, now: Instant, address: usize) {
+        self.probes.under_way = None;
+        self.probes.next = address + 1;
+        self.probes.due = Some(now);
+        if self.probes.next >= self.first {
+            self.schedule_probe(now);
+        }
+    }
+
+    fn schedule_probe(&mut self, now: Instant) {
+        self.probes.next = 0;
+        let every = self.policy.prefer.filter(|_| self.first > 0);
+        self.probes.due = every.and_then(|every| {
+            let every = every.saturating_mul(1 << self.probes.failures.min(6));
+            // Up to a quarter more, so that the clients of one server do not come together.
+            let nanos = u64::try_from(every.as_nanos() / 4).unwrap_or(u64::MAX);
+            now.checked_add(every)?.checked_add(Duration::from_nanos(self.draw(nanos)))
+        });
+    }
+
     /// The session is established over this address. Abandon the other dials.
     pub fn handle_established(&mut self, now: Instant, address: usize) {
         self.stop();
         self.first = address.min(self.dials.len() - 1);
         self.established = Some(now);
+        self.probes.failures = match self.probes.moving_to.take() {
+            Some(target) if target != address => self.probes.failures.saturating_add(1),
+            Some(_) => 0,
+            None => self.probes.failures,
+        };
+        self.schedule_probe(now);
     }
 
     /// Nothing is due until `start`.
@@ -199,6 +295,7 @@ impl Redial {
         self.state = State::Idle;
         self.dials.fill(None);
         self.until = None;
+        (self.probes.due, self.probes.under_way) = (None, None);
     }
 
     /// Rounds that failed in a row.
@@ -343,6 +440,56 @@ mod tests {
         assert_eq!((redial.poll(now), redial.poll_timeout()), (None, None));
         redial.start(now);
         assert!(redial.poll_timeout().is_some(), "it can begin again");
+    }
+
+    #[test]
+    fn better_addresses_are_tried_again_while_a_worse_one_serves() {
+        let every = Duration::from_secs(10);
+        let policy = Policy { prefer: Some(every), ..Policy::default() };
+        let mut now = Instant::now();
+        let mut redial = Redial::new(policy, 3, 1);
+        redial.start(now);
+        redial.poll(now);
+        redial.handle_established(now, 2);
+        let begun = now;
+        assert_eq!(next(&mut redial, &mut now), Some(Action::Probe { address: 0 }));
+        assert!(now - begun >= every && now - begun <= every + every / 4);
+        assert_eq!(redial.poll(now), None);
+        redial.handle_failed(now, 0);
+        assert_eq!(redial.poll(now), Some(Action::Probe { address: 1 }));
+        // Not heard of any more: cancelled, and after a while from the begin again.
+        assert_eq!(next(&mut redial, &mut now), Some(Action::Cancel { address: 1 }));
+        let begun = now;
+        assert_eq!(next(&mut redial, &mut now), Some(Action::Probe { address: 0 }));
+        assert!(now - begun >= every);
+        redial.handle_moving(now, 0);
+        redial.handle_established(now, 0);
+        assert_eq!((redial.poll(now), redial.poll_timeout()), (None, None), "there is none better");
+    }
+
+    #[test]
+    fn a_better_address_that_does_not_carry_the_session_is_left_and_tried_less_often() {
+        let every = Duration::from_secs(10);
+        let policy = Policy { prefer: Some(every), ..Policy::default() };
+        let mut now = Instant::now();
+        let mut redial = Redial::new(policy, 2, 1);
+        redial.start(now);
+        redial.poll(now);
+        redial.handle_established(now, 1);
+        for failures in 0..8 {
+            let begun = now;
+            assert_eq!(next(&mut redial, &mut now), Some(Action::Probe { address: 0 }));
+            let least = every * (1 << failures.min(6));
+            assert!(now - begun >= least && now - begun <= least + least / 4, "{failures}");
+            redial.handle_moving(now, 0);
+            match failures % 2 {
+                // It fails at once, or is silent for longer than its head start.
+                0 => redial.handle_failed(now, 0),
+                _ => now += Duration::from_millis(250),
+            }
+            assert_eq!(redial.poll(now), dial(1, 1), "back to the one that served");
+            redial.handle_established(now, 1);
+        }
     }
 
     #[test]

@@ -56,6 +56,7 @@ pub(crate) struct Plain {
     pub(crate) backoff: Duration,
     pub(crate) backoff_cap: Duration,
     pub(crate) head_start: Duration,
+    pub(crate) return_to_better: Option<Duration>,
     pub(crate) connect_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) max_connections: usize,
@@ -85,6 +86,7 @@ impl Default for Plain {
             backoff: Duration::from_millis(20),
             backoff_cap: Duration::from_secs(5),
             head_start: Duration::from_millis(250),
+            return_to_better: None,
             connect_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
             max_connections: 65_536,
@@ -224,14 +226,16 @@ impl ConfigBuilder {
         self
     }
 
-    /// Bytes that may be accepted for sending and not yet acknowledged; beyond, `try_send` is refused and `send`
-    /// waits. 1 KiB to 16 GiB; default 16 MiB. One message is always accepted when nothing waits.
+    /// Bytes that may be accepted for sending on one lane and not yet acknowledged; beyond, `try_send` is refused and
+    /// `send` waits, to be told when half of it is free. 1 KiB to 16 GiB; default 16 MiB. One message is always accepted
+    /// when nothing waits. Each [`Lane`](crate::Lane) has as much, so that a full one does not shut out more urgent messages: the connection's
+    /// bound is that times the lanes in use.
     pub fn send_queue_bytes(mut self, bytes: usize) -> Self {
         self.plain.send_queue_bytes = bytes;
         self
     }
 
-    /// The same bound in messages. 1 to 16,777,216; default 65,536. The ftcp wires have their own, see
+    /// The same bound in messages, on each lane. 1 to 16,777,216; default 65,536. The ftcp wires have their own, see
     /// [`ConfigBuilder::ftcp_queue_depth`].
     pub fn send_queue_messages(mut self, messages: usize) -> Self {
         self.plain.send_queue_messages = messages;
@@ -282,6 +286,15 @@ impl ConfigBuilder {
     /// 250 ms (RFC 8305 section 5).
     pub fn head_start(mut self, time: Duration) -> Self {
         self.plain.head_start = time;
+        self
+    }
+
+    /// Addresses are listed in order of preference. While a session runs over another one than the first, try the better
+    /// ones again this often, with up to a quarter of jitter, and move the session to the first that answers: nothing is
+    /// lost or doubled by it. A wire that answers and then does not carry the session is tried half as often each time, down
+    /// to a 64th. 10 ms to 1 day. Default: stay with what works until it is lost.
+    pub fn return_to_better(mut self, every: Duration) -> Self {
+        self.plain.return_to_better = Some(every);
         self
     }
 
@@ -516,6 +529,9 @@ impl Plain {
         time("backoff base", self.backoff, ms(1), ms(60_000), "1 ms to 1 min")?;
         time("backoff cap", self.backoff_cap, self.backoff, hour, "from the base to 1 h")?;
         time("head_start", self.head_start, ms(1), ms(60_000), "1 ms to 1 min")?;
+        if let Some(every) = self.return_to_better {
+            time("return_to_better", every, ms(10), 24 * hour, "10 ms to 1 day")?;
+        }
         time("connect_timeout", self.connect_timeout, ms(1), hour / 6, "1 ms to 10 min")?;
         time("close_timeout", self.close_timeout, Duration::ZERO, hour / 6, "0 to 10 min")?;
         if let Some(interval) = self.tcp_keep_alive {

@@ -47,11 +47,14 @@ pub(crate) struct Out {
     pub(crate) flushed: WakerSet,
     pub(crate) resets: u32,
     pub(crate) returned: u64,
-    pub(crate) ended: Option<(Ended, u64)>,
-    pub(crate) close: Option<(u64, Box<str>)>,
+    // Boxes for what comes once, at the end: a connection is idle for much longer.
+    pub(crate) ended: Option<Box<(Ended, u64)>>,
+    /// The last event has been told, so that `close` may return.
+    pub(crate) told: bool,
+    pub(crate) close: Option<Box<(u64, Box<str>)>>,
     pub(crate) stats: ConnectionStats,
     /// The peer closes: why nothing more is accepted although the connection has not ended yet.
-    pub(crate) peer_closing: Option<Ended>,
+    pub(crate) peer_closing: Option<Box<Ended>>,
     write_deadline: Option<Instant>,
     /// The earliest deadline of the requests that wait for room.
     room_deadline: Option<Instant>,
@@ -60,12 +63,12 @@ pub(crate) struct Out {
 impl Out {
     /// Why nothing is accepted any more, if so.
     fn refusal(&self) -> Option<Ended> {
-        if let Some((ended, _)) = &self.ended {
+        if let Some((ended, _)) = self.ended.as_deref() {
             return Some(ended.clone());
         }
         match self.close {
             Some(_) => Some(Ended::Closed),
-            None => self.peer_closing.clone(),
+            None => self.peer_closing.as_deref().cloned(),
         }
     }
 }
@@ -104,6 +107,8 @@ pub(crate) struct Shared {
     asks: AtomicU8,
     /// Open readers, so that delivering a message takes no lock to learn of them.
     pub(crate) open_readers: AtomicUsize,
+    /// There has been a request, so that a message may be a reply.
+    pub(crate) has_requested: AtomicBool,
     pub(crate) consumption: Consumption,
     unreported: AtomicUsize,
     out: Mutex<Out>,
@@ -126,6 +131,7 @@ impl Shared {
             scheduled: AtomicBool::new(false),
             asks: AtomicU8::new(0),
             open_readers: AtomicUsize::new(0),
+            has_requested: AtomicBool::new(false),
             consumption: Consumption::default(),
             unreported: AtomicUsize::new(0),
             out: Mutex::new(Out {
@@ -137,6 +143,7 @@ impl Shared {
                 resets: 0,
                 returned: 0,
                 ended: None,
+                told: false,
                 close: None,
                 stats: ConnectionStats::default(),
                 peer_closing: None,
@@ -179,8 +186,19 @@ impl Shared {
 
     /// Has the I/O thread look at this connection. Many calls until it does are one.
     pub(crate) fn notify(self: &Arc<Self>) {
-        if !self.scheduled.swap(true, Ordering::AcqRel) {
+        if !self.scheduled.swap(true, Ordering::SeqCst) {
             self.thread.schedule(Arc::clone(self));
+        }
+    }
+
+    /// [`Self::notify`] for what is found under the lock of `out`, which the caller held since it put it there.
+    ///
+    /// Looking first saves a locked instruction: the I/O thread takes that lock after it has begun to look, so either it
+    /// finds what was put there, or it had begun before, and this thread sees that it had.
+    #[inline]
+    fn notify_of_out(self: &Arc<Self>) {
+        if !self.scheduled.load(Ordering::Acquire) {
+            self.notify();
         }
     }
 
@@ -190,14 +208,18 @@ impl Shared {
     }
 
     /// The I/O thread begins to look: what is asked from now on notifies again.
+    #[inline]
     pub(crate) fn take_asks(&self) -> u8 {
-        self.scheduled.store(false, Ordering::Release);
-        std::sync::atomic::fence(Ordering::SeqCst);
+        // The swap orders the look at `asks` behind it, against `ask`, which does the same the other way round.
+        self.scheduled.swap(false, Ordering::SeqCst);
+        if self.asks.load(Ordering::SeqCst) == 0 {
+            return 0;
+        }
         self.asks.swap(0, Ordering::AcqRel)
     }
 
     fn ask(self: &Arc<Self>, what: u8) {
-        self.asks.fetch_or(what, Ordering::AcqRel);
+        self.asks.fetch_or(what, Ordering::SeqCst);
         self.notify();
     }
 
@@ -269,10 +291,18 @@ impl Shared {
                 return Err(Push::Never(RequestError::Unsupported { wire }));
             }
             let mut requests = request.map(|deadline| (self.requests(), deadline));
+            if requests.is_some() {
+                // Before the message is: a reply comes later.
+                self.has_requested.store(true, Ordering::Release);
+            }
             if let (Some((requests, _)), Some(id)) = (&requests, message.id)
                 && requests.contains(id)
             {
                 return Err(Push::Never(RequestError::DuplicateId { id: id.0 }));
+            }
+            if let (Some((requests, _)), None) = (&requests, message.id) {
+                // Somebody may have chosen for another request the id that would come next by itself.
+                out.outgoing.skip_ids(|id| requests.contains(id));
             }
             let id = match out.outgoing.push(message) {
                 Ok(id) => id,
@@ -292,7 +322,7 @@ impl Shared {
         };
         match earliest {
             true => self.ask(ask::DEADLINES),
-            false => self.notify(),
+            false => self.notify_of_out(),
         }
         Ok(id)
     }
@@ -566,7 +596,7 @@ impl Connection {
     pub fn close_with(&self, code: u64, reason: &str) -> Close<'_> {
         let waiting = {
             let mut out = self.shared.out();
-            out.close.get_or_insert_with(|| (code, reason.into()));
+            out.close.get_or_insert_with(|| Box::new((code, reason.into())));
             out.room.take()
         };
         waiting.wake();
@@ -799,7 +829,7 @@ impl Future for Flush<'_> {
             let unacknowledged = out.returned;
             return Poll::Ready(Err(FlushError::Reset { unacknowledged }));
         }
-        if let Some((ended, unacknowledged)) = &out.ended {
+        if let Some((ended, unacknowledged)) = out.ended.as_deref() {
             if *unacknowledged == 0 {
                 return Poll::Ready(Ok(()));
             }
@@ -835,7 +865,7 @@ impl Future for Close<'_> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let mut out = this.shared.out();
-        let Some((ended, unacknowledged)) = &out.ended else {
+        let (Some((ended, unacknowledged)), true) = (out.ended.as_deref(), out.told) else {
             out.flushed.register(&mut this.key, cx.waker());
             return Poll::Pending;
         };

@@ -1,6 +1,6 @@
 //! The context: the I/O threads that everything runs on.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
@@ -17,6 +17,8 @@ use crate::stats::ContextStats;
 pub(crate) struct Thread {
     pub(crate) index: usize,
     queue: Mutex<Queue>,
+    /// There may be something in the queue: set behind what was put there, so that an empty one costs no lock.
+    has_work: AtomicBool,
     waker: OnceLock<Waker>,
     id: OnceLock<ThreadId>,
     /// Connections that live here, for spreading new ones.
@@ -39,6 +41,7 @@ impl Thread {
         Thread {
             index,
             queue: Mutex::default(),
+            has_work: AtomicBool::new(false),
             waker: OnceLock::new(),
             id: OnceLock::new(),
             load: AtomicUsize::new(0),
@@ -74,6 +77,7 @@ impl Thread {
 
     /// Wakes the thread unless it is the calling one, which looks at its queue before it waits.
     fn wake(&self) {
+        self.has_work.store(true, Ordering::Release);
         if self.id.get() != Some(&std::thread::current().id())
             && let Some(waker) = self.waker.get()
         {
@@ -81,11 +85,21 @@ impl Thread {
         }
     }
 
-    /// Exchanges the queues for empty ones of the caller's.
-    pub(crate) fn swap(&self, commands: &mut Vec<Command>, scheduled: &mut Vec<Arc<Shared>>) {
+    /// Exchanges the queues for empty ones of the caller's; `false` when there is nothing in them.
+    pub(crate) fn swap(
+        &self,
+        commands: &mut Vec<Command>,
+        scheduled: &mut Vec<Arc<Shared>>,
+    ) -> bool {
+        if !self.has_work.load(Ordering::Acquire) {
+            return false;
+        }
+        // Before the look: what comes after it sets it again.
+        self.has_work.store(false, Ordering::Release);
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut queue.commands, commands);
         std::mem::swap(&mut queue.scheduled, scheduled);
+        !commands.is_empty() || !scheduled.is_empty()
     }
 
     /// Takes no more, and returns what was left.

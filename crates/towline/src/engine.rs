@@ -111,6 +111,24 @@ impl Outgoing {
         }
     }
 
+    /// Leaves automatic ids out as long as the next one is `taken`.
+    pub(crate) fn skip_ids(&mut self, taken: impl Fn(MessageId) -> bool) {
+        match self {
+            Outgoing::Session(queue) => {
+                while taken(MessageId(queue.next_id())) {
+                    queue.skip_id();
+                }
+            }
+            Outgoing::Ftcp { queue, .. } => {
+                while taken(MessageId(queue.next_id())) {
+                    queue.skip_id();
+                }
+            }
+            #[cfg(feature = "websocket")]
+            Outgoing::WebSocket(_) => {}
+        }
+    }
+
     /// Whether a small message on the normal lane would be taken.
     pub(crate) fn has_room(&self) -> bool {
         match self {
@@ -118,6 +136,14 @@ impl Outgoing {
             Outgoing::Ftcp { queue, .. } => !queue.is_full(),
             #[cfg(feature = "websocket")]
             Outgoing::WebSocket(queue) => !queue.is_full(0),
+        }
+    }
+
+    /// Whether those who were refused should try again.
+    pub(crate) fn is_low(&self) -> bool {
+        match self {
+            Outgoing::Session(queue) => queue.is_low(),
+            _ => self.has_room(),
         }
     }
 
@@ -415,6 +441,13 @@ impl Engine {
         }
     }
 
+    /// Asks for acknowledgements where they wait for a number of octets, which the limits of this end may not reach.
+    pub(crate) fn hurry_for_room(&mut self) {
+        if let Engine::Session(session) = self {
+            session.request_acknowledgement();
+        }
+    }
+
     /// How much the peer has for good: see [`Outgoing::accepted`].
     pub(crate) fn acknowledged(&self) -> Progress {
         match self {
@@ -547,7 +580,7 @@ pub(crate) fn session_config(options: &Plain) -> session::Config {
         max_message: options.max_message,
         window: options.receive_window,
         ack_delay: options.ack_delay,
-        ack_bytes: (128 << 10).min(options.receive_window / 4),
+        ack_bytes: (512 << 10).min(options.receive_window / 8),
         keep_alive: Some(options.keep_alive),
         ping_timeout: options.silence_limit.saturating_sub(options.keep_alive),
         handshake_timeout: options.connect_timeout,

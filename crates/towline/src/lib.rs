@@ -13,6 +13,8 @@ mod events;
 mod handler;
 mod listener;
 mod message;
+#[cfg(feature = "quic")]
+pub mod quic;
 mod reader;
 mod request;
 mod runtime;

@@ -235,18 +235,19 @@ pub(crate) struct Arrived {
 pub(crate) struct Readers {
     inbox: Option<Arc<Queue>>,
     open: Vec<Arc<Queue>>,
-    ended: Option<RecvError>,
+    ended: Option<Box<RecvError>>,
 }
 
 impl Readers {
     /// The inbox of [`Connection::recv`](crate::Connection::recv), made on first use.
     pub(crate) fn inbox(&mut self, options: ReaderOptions) -> Arc<Queue> {
-        let ended = &self.ended;
-        Arc::clone(self.inbox.get_or_insert_with(|| Arc::new(Queue::new(options, ended.clone()))))
+        let ended = self.ended.as_deref();
+        let made = || Arc::new(Queue::new(options, ended.cloned()));
+        Arc::clone(self.inbox.get_or_insert_with(made))
     }
 
     fn open(&mut self, options: ReaderOptions) -> Arc<Queue> {
-        let queue = Arc::new(Queue::new(options, self.ended.clone()));
+        let queue = Arc::new(Queue::new(options, self.ended.as_deref().cloned()));
         if self.ended.is_none() {
             self.open.push(Arc::clone(&queue));
         }
@@ -316,9 +317,16 @@ impl Readers {
     /// Ends every queue, those of today and those of later. Returns whom to wake.
     pub(crate) fn end(&mut self, reason: &RecvError) -> Vec<Wakers> {
         if self.ended.is_none() {
-            self.ended = Some(reason.clone());
+            self.ended = Some(Box::new(reason.clone()));
         }
         self.inbox.iter().chain(&self.open).map(|queue| queue.end(reason.clone())).collect()
+    }
+
+    /// Gives spare memory back.
+    pub(crate) fn shrink(&self) {
+        for queue in self.inbox.iter().chain(&self.open) {
+            queue.state().entries.shrink_to_fit();
+        }
     }
 
     /// Whoever waits, to be woken so that deadlines are looked at.

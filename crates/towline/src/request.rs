@@ -15,14 +15,20 @@ struct Pending {
     waker: Option<Waker>,
 }
 
-/// The requests of one connection, by the ids of their messages.
+/// The requests of one connection. Most connections have none, so nothing but this is there before the first.
 #[derive(Default)]
 pub(crate) struct Requests {
+    table: Option<Box<Table>>,
+    ended: Option<Box<RequestError>>,
+}
+
+/// Requests by the ids of their messages.
+#[derive(Default)]
+struct Table {
     pending: HashMap<MessageId, Pending>,
     /// Requests that are over, of which a reply may still come, and whether one has. Bounded: the oldest go.
     over: HashMap<MessageId, bool>,
     over_order: VecDeque<MessageId>,
-    ended: Option<RequestError>,
     /// When `expire` has something to do next, at the earliest.
     next: Option<Instant>,
     late: u64,
@@ -45,17 +51,81 @@ pub(crate) enum Claim {
 impl Requests {
     /// Waits for the reply to `id`. Called under the same lock as the sending, so that no reply is faster.
     pub(crate) fn insert(&mut self, id: MessageId, deadline: Option<Instant>) -> bool {
-        let outcome = self.ended.clone().map(Err);
-        let pending = Pending { deadline, outcome, waker: None };
-        if self.pending.contains_key(&id) {
-            return false;
-        }
-        self.pending.insert(id, pending);
-        true
+        let outcome = self.ended.as_deref().cloned().map(Err);
+        self.table.get_or_insert_default().insert(id, deadline, outcome)
     }
 
     /// Whether a request with this deadline is the next to expire: then somebody has to look at it in time.
     pub(crate) fn is_next(&mut self, deadline: Option<Instant>) -> bool {
+        self.table.as_mut().is_some_and(|table| table.is_next(deadline))
+    }
+
+    pub(crate) fn contains(&self, id: MessageId) -> bool {
+        self.table.as_ref().is_some_and(|table| table.pending.contains_key(&id))
+    }
+
+    /// A message with this reply-to has come.
+    pub(crate) fn claim(&mut self, reply_to: MessageId, message: &Message) -> Claim {
+        self.table.as_mut().map_or(Claim::Unclaimed, |table| table.claim(reply_to, message))
+    }
+
+    /// The request's outcome, if there is one; else `waker` is called when there is.
+    pub(crate) fn poll(
+        &mut self,
+        id: MessageId,
+        waker: &Waker,
+    ) -> Option<Result<Message, RequestError>> {
+        self.table.as_mut()?.poll(id, waker)
+    }
+
+    /// Forgets a request that timed out or whose future was dropped. A reply that comes later is counted and dropped.
+    pub(crate) fn remove(&mut self, id: MessageId) {
+        if let Some(table) = &mut self.table {
+            table.retire(id, false);
+        }
+    }
+
+    /// Wakes those whose deadline has passed, and tells the next one.
+    pub(crate) fn expire(&mut self, now: Instant, wake: &mut Vec<Waker>) -> Option<Instant> {
+        self.table.as_mut()?.expire(now, wake)
+    }
+
+    /// Ends all that wait, and when `forever` all that will.
+    pub(crate) fn fail(&mut self, error: &RequestError, forever: bool) -> Vec<Waker> {
+        if forever {
+            self.ended = Some(Box::new(error.clone()));
+        }
+        self.table.as_mut().map_or_else(Vec::new, |table| table.fail(error))
+    }
+
+    /// Gives spare memory back.
+    pub(crate) fn shrink(&mut self) {
+        if let Some(table) = &mut self.table {
+            table.shrink();
+        }
+    }
+
+    /// Replies that came after their request was over, and replies to what was answered already.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        self.table.as_ref().map_or((0, 0), |table| (table.late, table.duplicate))
+    }
+}
+
+impl Table {
+    fn insert(
+        &mut self,
+        id: MessageId,
+        deadline: Option<Instant>,
+        outcome: Option<Result<Message, RequestError>>,
+    ) -> bool {
+        if self.pending.contains_key(&id) {
+            return false;
+        }
+        self.pending.insert(id, Pending { deadline, outcome, waker: None });
+        true
+    }
+
+    fn is_next(&mut self, deadline: Option<Instant>) -> bool {
         let sooner = deadline.is_some_and(|at| self.next.is_none_or(|next| at < next));
         if sooner {
             self.next = deadline;
@@ -63,12 +133,7 @@ impl Requests {
         sooner
     }
 
-    pub(crate) fn contains(&self, id: MessageId) -> bool {
-        self.pending.contains_key(&id)
-    }
-
-    /// A message with this reply-to has come.
-    pub(crate) fn claim(&mut self, reply_to: MessageId, message: &Message) -> Claim {
+    fn claim(&mut self, reply_to: MessageId, message: &Message) -> Claim {
         if let Some(pending) = self.pending.get_mut(&reply_to) {
             if pending.outcome.is_some() {
                 self.duplicate += 1;
@@ -85,12 +150,7 @@ impl Requests {
         Claim::Dropped
     }
 
-    /// The request's outcome, if there is one; else `waker` is called when there is.
-    pub(crate) fn poll(
-        &mut self,
-        id: MessageId,
-        waker: &Waker,
-    ) -> Option<Result<Message, RequestError>> {
+    fn poll(&mut self, id: MessageId, waker: &Waker) -> Option<Result<Message, RequestError>> {
         let pending = self.pending.get_mut(&id)?;
         if pending.outcome.is_none() {
             pending.waker = Some(waker.clone());
@@ -99,11 +159,6 @@ impl Requests {
         let outcome = pending.outcome.take();
         self.retire(id, matches!(outcome, Some(Ok(_))));
         outcome
-    }
-
-    /// Forgets a request that timed out or whose future was dropped. A reply that comes later is counted and dropped.
-    pub(crate) fn remove(&mut self, id: MessageId) {
-        self.retire(id, false);
     }
 
     fn retire(&mut self, id: MessageId, answered: bool) {
@@ -121,8 +176,7 @@ impl Requests {
         self.over_order.push_back(id);
     }
 
-    /// Wakes those whose deadline has passed, and tells the next one.
-    pub(crate) fn expire(&mut self, now: Instant, wake: &mut Vec<Waker>) -> Option<Instant> {
+    fn expire(&mut self, now: Instant, wake: &mut Vec<Waker>) -> Option<Instant> {
         let mut next = None;
         for pending in self.pending.values_mut() {
             match pending.deadline {
@@ -137,11 +191,7 @@ impl Requests {
         next
     }
 
-    /// Ends all that wait, and when `forever` all that will.
-    pub(crate) fn fail(&mut self, error: &RequestError, forever: bool) -> Vec<Waker> {
-        if forever {
-            self.ended = Some(error.clone());
-        }
+    fn fail(&mut self, error: &RequestError) -> Vec<Waker> {
         let mut wake = Vec::new();
         for pending in self.pending.values_mut() {
             pending.outcome.get_or_insert_with(|| Err(error.clone()));
@@ -150,17 +200,11 @@ impl Requests {
         wake
     }
 
-    /// Gives spare memory back.
-    pub(crate) fn shrink(&mut self) {
+    fn shrink(&mut self) {
         if self.pending.is_empty() {
             self.pending = HashMap::new();
         }
         self.over.shrink_to_fit();
         self.over_order.shrink_to_fit();
-    }
-
-    /// Replies that came after their request was over, and replies to what was answered already.
-    pub(crate) fn counts(&self) -> (u64, u64) {
-        (self.late, self.duplicate)
     }
 }

@@ -458,3 +458,52 @@ fn a_dropped_listener_lets_its_connections_live_and_turns_the_unaccepted_away() 
         assert_eq!(again.local_address().port(), url.port());
     });
 }
+
+/// Says when it has been told of the end, and takes its time over that.
+struct Slow(Arc<std::sync::atomic::AtomicBool>);
+
+impl Handler for Slow {
+    fn closed(&mut self, _: &Connection, _: towline::Closed) {
+        (0..1000).for_each(|_| std::thread::yield_now());
+        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn close_returns_when_the_last_event_has_been_told() {
+    each_driver(|side| {
+        let pair = side.pair(&config());
+        let url = pair.listener.as_ref().unwrap().url();
+        for _ in 0..20 {
+            let told = Arc::default();
+            let connecting =
+                pair.client_endpoint.connect_with(url.clone(), Slow(Arc::clone(&told)));
+            let connection = block_on(connecting).unwrap();
+            connection.close_blocking().unwrap();
+            assert!(told.load(std::sync::atomic::Ordering::SeqCst));
+        }
+    });
+}
+
+#[test]
+fn a_context_does_not_wait_for_sessions_that_are_down_with_nothing_to_say() {
+    each_driver(|side| {
+        // Longer than the test may take.
+        let config = quick().close_timeout(ms(600_000)).redial_window(ms(600_000)).build().unwrap();
+        let (server_context, server_endpoint) = side.endpoint(&config);
+        let (client_context, client_endpoint) = side.endpoint(&config);
+        let listener = server_endpoint.listen("tcp://127.0.0.1:0").unwrap();
+        let mut proxy = Proxy::new(&listener.url());
+        let client = client_endpoint.connect_blocking(proxy.url("tcp")).unwrap();
+        let server = listener.accept_blocking().unwrap();
+        // One of them has something for a peer that cannot come back any more.
+        server.send_blocking("for nobody").unwrap();
+        proxy.outage();
+        proxy.cut(Cut::Reset);
+        eventually("down", || !client.is_connected() && !server.is_connected());
+        in_time("the server's end", PATIENCE, move || drop(server_context));
+        in_time("the client's end", PATIENCE, move || drop(client_context));
+        assert!(matches!(client.ended(), Some(Ended::Stopped)), "{:?}", client.ended());
+        assert!(matches!(server.ended(), Some(Ended::Stopped)), "{:?}", server.ended());
+    });
+}

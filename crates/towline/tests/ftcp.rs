@@ -326,3 +326,30 @@ fn who_is_not_trusted_and_who_does_not_speak_tls_are_told_apart() {
         endpoint.connect_blocking(plain.url()).unwrap();
     });
 }
+
+#[test]
+fn a_server_that_always_answers_something_else_is_given_up() {
+    each_driver(|side| {
+        let (_context, endpoint) = side.endpoint(&common::quick().build().unwrap());
+        let peer = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("ftcp://{}", peer.local_addr().unwrap());
+        let events = Recorder::default();
+        let connecting = endpoint.connect_with(&url, events.clone());
+        // Each wire gets ids that do not end.
+        let server = std::thread::spawn(move || {
+            for _ in 0..8 {
+                let (mut stream, _) = peer.accept().unwrap();
+                stream.write_all(&hex("1000ffffffffffffffff0000000000000000")).unwrap();
+                stream.read_to_end(&mut Vec::new()).ok();
+            }
+            peer
+        });
+        let closed = events.closed();
+        assert!(matches!(closed.ended, Ended::Lost(WireError::Protocol(_))), "{closed:?}");
+        let peer = server.join().unwrap();
+        peer.set_nonblocking(true).unwrap();
+        assert!(peer.accept().is_err(), "it is not dialed again");
+        assert!(events.names().contains(&"gave up"), "{:?}", events.names());
+        drop(connecting);
+    });
+}

@@ -8,6 +8,7 @@
 
 mod common;
 
+use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -333,5 +334,34 @@ fn other_runtimes_will_do() {
         let mut cancelled = Box::pin(client.send("x"));
         let poll = cancelled.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(poll, Poll::Ready(Ok(_))));
+    });
+}
+
+#[test]
+fn an_automatic_id_leaves_out_what_another_request_has_chosen() {
+    everywhere(|side| {
+        for scheme in ["tcp", "ftcp"] {
+            let config = quick().build().unwrap();
+            let (_client_context, client_endpoint) = side.endpoint(&config);
+            let (_server_context, server_endpoint) = side.endpoint(&config);
+            let listener = server_endpoint.listen(format!("{scheme}://127.0.0.1:0")).unwrap();
+            let client = client_endpoint.connect_blocking(listener.url()).unwrap();
+            let server = listener.accept_blocking().unwrap();
+            let mut context = Context::from_waker(Waker::noop());
+            let mut chosen = [1, 2, 4].map(|id| {
+                let message = Message::new("chosen").with_id(id);
+                Box::pin(client.request(message, PATIENCE))
+            });
+            for request in &mut chosen {
+                assert!(request.as_mut().poll(&mut context).is_pending());
+            }
+            let mut automatic = [(); 2].map(|()| Box::pin(client.request("automatic", PATIENCE)));
+            for request in &mut automatic {
+                assert!(request.as_mut().poll(&mut context).is_pending(), "accepted, and waits");
+            }
+            let ids: Vec<u64> =
+                (0..5).map(|_| server.recv_blocking().unwrap().id.unwrap().0).collect();
+            assert_eq!(ids, [1, 2, 4, 3, 5], "over {scheme}");
+        }
     });
 }

@@ -138,9 +138,10 @@ impl Epoll {
         let mut pooled = core.pool.take();
         let mut room = pooled.capacity();
         let direct = recv.direct.as_mut().map(|direct| (direct, recv.want));
-        room += direct
-            .as_ref()
-            .map_or(0, |(direct, want)| (direct.capacity() - direct.len()).min(*want));
+        if let Some((direct, want)) = &direct {
+            let want = (direct.capacity() - direct.len()).min(*want);
+            room = want + sys::room_beyond(room);
+        }
         core.stats.system_calls += 1;
         let result = match sys::receive(fd, direct, &mut pooled) {
             Ok((direct_len, pooled_len)) => {
@@ -309,11 +310,18 @@ impl System for Epoll {
         let Some(entry) = core.entry(id) else { return };
         match &entry.body {
             Body::Stream(stream) => {
-                if stream.connect.is_some() {
+                let connects = stream.connect.is_some();
+                let sends = !stream.send.is_empty() || stream.shutdown;
+                let receives = stream.recv.is_some() && stream.readable;
+                if connects {
                     self.connect(core, id);
                 }
-                self.send(core, id);
-                self.recv(core, id);
+                if sends || connects {
+                    self.send(core, id);
+                }
+                if receives || connects {
+                    self.recv(core, id);
+                }
             }
             Body::Listener(_) => Self::accept(core, id),
             Body::Udp(_) => {

@@ -20,8 +20,8 @@ use crate::timer::Purpose;
 use crate::udp::{self, Batch, Udp, Unsent};
 use crate::waker::Waker;
 use crate::{
-    Completion, DriverChoice, DriverConfig, DriverKind, Event, IssueError, OpId, SocketId, TimerId,
-    Transmit, UdpCapabilities, UdpOptions, sys,
+    Completion, DriverChoice, DriverConfig, DriverKind, Event, IssueError, OpId, SentNow, SocketId,
+    TimerId, Transmit, TransmitRef, UdpCapabilities, UdpOptions, sys,
 };
 use epoll::Epoll;
 use uring::Uring;
@@ -247,8 +247,8 @@ impl Driver {
     }
 
     /// Receives once: up to `want` bytes (at most the spare capacity) straight behind the contents of `buffer`,
-    /// and what comes beyond that, in the same system call, into a pooled buffer. The buffer comes back with the
-    /// completion. For large messages whose length is known. On [`IssueError`] the buffer is dropped.
+    /// and what comes beyond that, in the same system call, into a pooled buffer, of which only 4 KiB
+    /// are offered. The buffer comes back with the completion. For large messages whose length is known. On [`IssueError`] the buffer is dropped.
     pub fn recv_into(
         &mut self,
         id: SocketId,
@@ -531,6 +531,47 @@ impl Driver {
         Ok(op)
     }
 
+    /// Sends datagrams in this call, straight from the caller's memory: no copy, no completion. Only what a full
+    /// socket does not take is copied and queued, as by [`udp_send`](Self::udp_send). The limits are those of `udp_send`.
+    pub fn udp_send_now(
+        &mut self,
+        id: SocketId,
+        transmits: &[TransmitRef<'_>],
+    ) -> Result<SentNow, IssueError> {
+        let is_invalid = |transmit: &TransmitRef<'_>| {
+            let length = transmit.contents.len();
+            let datagram = transmit.segment_size.unwrap_or(length);
+            datagram.min(length) > udp::MAX_DATAGRAM || transmit.segment_size == Some(0)
+        };
+        if transmits.iter().any(is_invalid) {
+            return Err(IssueError::Invalid);
+        }
+        let mut batch = self.core.datagram_batch.take().unwrap_or_else(Batch::new);
+        let sent = self.send_datagrams(id, &mut batch, transmits);
+        self.core.datagram_batch = Some(batch);
+        sent
+    }
+
+    fn send_datagrams(
+        &mut self,
+        id: SocketId,
+        batch: &mut Batch,
+        transmits: &[TransmitRef<'_>],
+    ) -> Result<SentNow, IssueError> {
+        let entry = self.core.open_entry(id)?;
+        let (fd, serial) = (entry.fd(), entry.serial);
+        let udp = entry.udp().ok_or(IssueError::WrongKind)?;
+        let (mut now, left, (calls, fallbacks)) = udp.send_now(fd, batch, transmits);
+        now.queued = udp.queue_rest(transmits, left, serial);
+        if now.queued > 0 {
+            entry.serial += now.queued as u64;
+            self.core.touch(id);
+        }
+        self.core.stats.system_calls += calls;
+        self.core.stats.offload_fallbacks += fallbacks;
+        Ok(now)
+    }
+
     /// What a datagram socket can do.
     pub fn udp_capabilities(&self, id: SocketId) -> Option<UdpCapabilities> {
         match &self.core.sockets.get(id.index, id.generation)?.body {
@@ -600,8 +641,8 @@ impl Driver {
             }
             self.core.fire_timers();
             self.progress();
-            let over = until.is_some_and(|until| until <= Instant::now());
-            if over || !self.core.ready.is_empty() {
+            let over = || until.is_some_and(|until| until <= Instant::now());
+            if !self.core.ready.is_empty() || over() {
                 return Ok(());
             }
         }
@@ -645,6 +686,9 @@ impl Driver {
     /// Looks at the sockets on which something was issued.
     fn progress(&mut self) {
         let Driver { core, system, .. } = self;
+        if core.dirty.is_empty() {
+            return;
+        }
         // A socket that asks for another turn is put on the other list and has it next time.
         let mut list = std::mem::replace(&mut core.dirty, std::mem::take(&mut core.dirty_spare));
         for id in list.drain(..) {
@@ -696,8 +740,9 @@ fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
 }
 
 /// Ends a socket that is being closed or detached and has nothing going on any more.
+#[inline]
 fn settle(system: &mut dyn System, core: &mut Core, id: SocketId) {
-    if core.is_settled(id) {
+    if core.entry(id).is_some_and(|entry| entry.life != Life::Open) && core.is_settled(id) {
         system.forget(core, id);
         core.remove(id);
     }

@@ -18,7 +18,7 @@ use super::{KernelOp, System, Timeout};
 use crate::core::Core;
 use crate::entry::{Body, Entry, Life, RecvFrame, SendFrame};
 use crate::udp::{self, Batch};
-use crate::{Completion, Event, OpId, Received, RecvError, SocketId, sys};
+use crate::{Completion, Event, OpId, Received, RecvError, SocketId, Without, sys};
 
 /// Most segments in one kernel operation (`UIO_MAXIOV`).
 const MAX_IOVECS: usize = 1024;
@@ -62,6 +62,9 @@ pub(crate) struct Uring {
     no_multishot_recvmsg: bool,
 }
 
+/// The step that needs rings of buffers.
+const BUFFERS: &str = "registering receive buffers (needs Linux 5.19)";
+
 fn user_data(kind: u8, id: SocketId) -> u64 {
     u64::from(kind) << 60 | u64::from(id.generation) << 32 | u64::from(id.index)
 }
@@ -69,10 +72,12 @@ fn user_data(kind: u8, id: SocketId) -> u64 {
 impl Uring {
     /// Builds a ring, or says which step failed.
     pub(crate) fn new(core: &mut Core) -> io::Result<Uring> {
-        let ring =
-            build(core.config.queue_entries).map_err(|error| explain("io_uring_setup", &error))?;
+        let without = core.config.without;
+        let ring = build(core.config.queue_entries, without)
+            .map_err(|error| explain("io_uring_setup", &error))?;
         let params = ring.params();
-        if !params.is_feature_ext_arg()
+        if without.has(Without::FEATURES)
+            || !params.is_feature_ext_arg()
             || !params.is_feature_nodrop()
             || !params.is_feature_fast_poll()
         {
@@ -92,14 +97,18 @@ impl Uring {
             ("poll", opcode::PollAdd::CODE),
             ("cancel", opcode::AsyncCancel::CODE),
         ];
-        if let Some((name, _)) = needed.iter().find(|(_, code)| !probe.is_supported(*code)) {
+        if let Some((name, _)) = needed.iter().find(|(_, code)| {
+            !probe.is_supported(*code)
+                || (without.has(Without::OPERATION) && *code == opcode::Recv::CODE)
+        }) {
             return Err(unsupported(&format!("the kernel's io_uring has no {name}")));
+        }
+        if without.has(Without::BUFFERS) {
+            return Err(explain(BUFFERS, &io::Error::from_raw_os_error(libc::EINVAL)));
         }
         let streams =
             BufferRing::new(&ring, STREAM_GROUP, core.config.recv_buffers, &mut core.pool)
-                .map_err(|error| {
-                    explain("registering receive buffers (needs Linux 5.19)", &error)
-                })?;
+                .map_err(|error| explain(BUFFERS, &error))?;
         let can_be_silent =
             params.is_setup_single_issuer() && params.is_feature_skip_cqe_on_success();
         let mut uring = Uring {
@@ -111,7 +120,7 @@ impl Uring {
             send_frames: Vec::new(),
             silent: Vec::new(),
             can_be_silent,
-            no_multishot_recvmsg: false,
+            no_multishot_recvmsg: without.has(Without::MULTISHOT),
         };
         uring.watch_waker(core);
         uring.submit().map_err(|error| explain("submitting to io_uring", &error))?;
@@ -263,7 +272,7 @@ impl Uring {
         recv.want = recv.want.min(spare.len());
         frame.iovecs[0] = libc::iovec { iov_base: spare.as_mut_ptr().cast(), iov_len: recv.want };
         let room = frame.pooled.spare_capacity_mut();
-        let (base, length) = (room.as_mut_ptr(), room.len());
+        let (base, length) = (room.as_mut_ptr(), sys::room_beyond(room.len()));
         frame.iovecs[1] = libc::iovec { iov_base: base.cast(), iov_len: length };
         frame.header.msg_iov = frame.iovecs.as_mut_ptr();
         frame.header.msg_iovlen = 2;
@@ -783,7 +792,10 @@ impl Uring {
 
 /// The newest mode that the kernel has: one thread that runs its own completions (6.1), completions without
 /// interrupting the thread (5.19), or plain.
-fn build(entries: u32) -> io::Result<IoUring> {
+fn build(entries: u32, without: Without) -> io::Result<IoUring> {
+    if without.has(Without::RING) {
+        return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+    }
     let mut builder = IoUring::builder();
     builder.setup_cqsize(entries.next_power_of_two() * CQ_FACTOR).setup_clamp().setup_submit_all();
     builder.dontfork();
@@ -791,12 +803,18 @@ fn build(entries: u32) -> io::Result<IoUring> {
     newest.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
     let mut newer = builder.clone();
     newer.setup_coop_taskrun().setup_taskrun_flag();
-    let mut result = newest.build(entries);
-    for candidate in [newer, builder] {
+    let mut result = Err(io::Error::from_raw_os_error(libc::EINVAL));
+    let modes = [
+        (newest, without.has(Without::SINGLE_ISSUER)),
+        (newer, without.has(Without::TASKRUN)),
+        (builder, false),
+    ];
+    for (mode, unknown) in modes {
         match &result {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                result = candidate.build(entries);
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && !unknown => {
+                result = mode.build(entries);
             }
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
             _ => break,
         }
     }

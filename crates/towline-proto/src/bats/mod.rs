@@ -1,12 +1,19 @@
 //! BATS: coded transport over one hop or many, with relays that recode.
 //!
-//! A [`Flow`](flow::Flow) is one end of a coded connection. It sees its
-//! neighbour through the trait [`Hop`](hop::Hop) only. `docs/bats.md` specifies what they say to one another.
+//! A [`Flow`](flow::Flow) is one end of a coded connection, a [`RelayFlow`](relay::RelayFlow) what a relay does for it. They see their
+//! neighbours through the trait [`Hop`](hop::Hop) only. `docs/bats.md` specifies what they say to one another.
 
 mod control;
+mod flight;
 pub mod flow;
 mod geometry;
 pub mod hop;
+mod mixer;
+mod outbox;
+mod parts;
+pub mod relay;
+mod runs;
+mod seen;
 pub mod wire;
 
 #[cfg(test)]

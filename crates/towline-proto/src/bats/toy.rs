@@ -131,7 +131,7 @@ impl Wire {
 
     /// When something arrives next, or room comes up for a side that is busy.
     pub(crate) fn next(&self, now: Instant) -> Option<Instant> {
-        let free = self.sides.iter().filter_map(|side| side.free).map(|free| free - ToyHop::QUEUE);
+        let free = self.sides.iter().filter_map(|side| side.free).map(|free| free - ToyHop::WAKE);
         let free = free.filter(|&at| at > now).min();
         [self.due.peek().map(|due| due.at), free].into_iter().flatten().min()
     }
@@ -157,6 +157,8 @@ impl Wire {
 impl ToyHop {
     /// How long packets may wait in the hop.
     const QUEUE: Duration = Duration::from_micros(300);
+    /// How long before the queue is empty there is room again.
+    const WAKE: Duration = Duration::from_micros(299);
     /// What each packet costs beyond its own bytes.
     const OVERHEAD: usize = 66;
 

@@ -74,22 +74,26 @@ pub enum Packet {
         symbol: Bytes,
     },
     /// A combination of the columns of one batch.
-    Mixed {
-        /// Low 28 bits of the batch's number.
-        batch: u32,
-        /// As for a source symbol.
-        again: bool,
-        /// One for each column from the first on; those left out are zero.
-        coefficients: Bytes,
-        /// The symbol.
-        symbol: Bytes,
-    },
+    Mixed(Mixed),
     /// What the receiver at the far end has; relays pass it on.
     Report(Report),
     /// What the neighbour can take.
     Credit(Credit),
     /// A piece of a packet that did not fit the hop.
     Part(Part),
+}
+
+/// A combination of the columns of one batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mixed {
+    /// Low 28 bits of the batch's number.
+    pub batch: u32,
+    /// Answers what the receiver asked for: relays pass it on in any case.
+    pub again: bool,
+    /// One for each column from the first on; those left out are zero.
+    pub coefficients: Bytes,
+    /// The symbol.
+    pub symbol: Bytes,
 }
 
 /// What the receiver has, end to end. A later one replaces an earlier one.
@@ -112,8 +116,8 @@ pub struct Report {
 pub struct Credit {
     /// Counts the credits of this neighbour.
     pub serial: u64,
-    /// How many different symbols may be sent on this hop, counted from its beginning.
-    pub symbols: u64,
+    /// The first symbol that may not be sent on this hop yet.
+    pub limit: u64,
     /// The longest packet that fits the rest of the path, bytes.
     pub max_packet: u64,
 }
@@ -157,7 +161,8 @@ impl Packet {
                     return Err(PacketError::TooShort);
                 }
                 let coefficients = data.split_to(count);
-                Ok(Packet::Mixed { batch, again: first & AGAIN != 0, coefficients, symbol: data })
+                let again = first & AGAIN != 0;
+                Ok(Packet::Mixed(Mixed { batch, again, coefficients, symbol: data }))
             }
             REPORT => Report::parse(&data).map(Packet::Report),
             CREDIT => Credit::parse(&data).map(Packet::Credit),
@@ -249,8 +254,8 @@ impl Report {
 impl Credit {
     fn parse(data: &[u8]) -> Result<Credit, PacketError> {
         let mut reader = Reader(data.get(1..).unwrap_or_default());
-        let (serial, symbols, max_packet) = (reader.number()?, reader.number()?, reader.number()?);
-        Ok(Credit { serial, symbols, max_packet })
+        let (serial, limit, max_packet) = (reader.number()?, reader.number()?, reader.number()?);
+        Ok(Credit { serial, limit, max_packet })
     }
 
     /// Writes the credit.
@@ -258,7 +263,7 @@ impl Credit {
         let mut out = BytesMut::with_capacity(25);
         out.extend_from_slice(&[CREDIT << 5]);
         put_number(self.serial, &mut out);
-        put_number(self.symbols, &mut out);
+        put_number(self.limit, &mut out);
         put_number(self.max_packet, &mut out);
         out.freeze()
     }
@@ -354,7 +359,7 @@ mod tests {
         put_mixed_header(77, false, &[0, 3, 9, 0, 0, 0, 0, 0], &mut data);
         data.extend_from_slice(b"symbol");
         let coefficients = Bytes::from_static(&[0, 3, 9]);
-        let mixed = Packet::Mixed { batch: 77, again: false, coefficients, symbol };
+        let mixed = Packet::Mixed(Mixed { batch: 77, again: false, coefficients, symbol });
         assert_eq!(Packet::parse(data.freeze()), Ok(mixed));
 
         let report = Report {
@@ -368,7 +373,7 @@ mod tests {
         let Ok(Packet::Report(cut)) = Packet::parse(report.encode(11)) else { panic!("a report") };
         assert_eq!(cut.deficits, report.deficits[..1]);
 
-        let credit = Credit { serial: 3, symbols: 4096, max_packet: 1400 };
+        let credit = Credit { serial: 3, limit: 4096, max_packet: 1400 };
         assert_eq!(Packet::parse(credit.encode()), Ok(Packet::Credit(credit)));
         let part = Part { packet: 513, index: 1, count: 2, data: Bytes::from_static(b"end") };
         assert_eq!(Packet::parse(part.encode()), Ok(Packet::Part(part)));

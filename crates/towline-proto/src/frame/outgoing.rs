@@ -131,10 +131,20 @@ impl Outgoing {
             }
         }
         if given.is_none() {
-            self.next_id = if self.next_id >= MAX_ID { 1 } else { self.next_id + 1 };
+            self.skip_id();
         }
         self.amount += Amount { messages: 1, bytes: HEADER_LEN + length };
         Ok(id)
+    }
+
+    /// The next automatic id.
+    pub fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    /// Leaves an automatic id out.
+    pub fn skip_id(&mut self) {
+        self.next_id = if self.next_id >= MAX_ID { 1 } else { self.next_id + 1 };
     }
 
     /// Encoded bytes in here, not yet with the engine.

@@ -45,7 +45,7 @@ pub struct Config {
     /// How long an acknowledgement waits for company. Default 20 ms.
     pub ack_delay: Duration,
     /// Received octets, each frame with 32 more, after which an acknowledgement leaves without waiting.
-    /// Default 128 KiB, at most a quarter of `window`.
+    /// Default 512 KiB, at most a quarter of `window`.
     pub ack_bytes: u64,
     /// Silence after which a PING asks whether the peer lives; `None` never asks. Default 15 s.
     pub keep_alive: Option<Duration>,
@@ -66,7 +66,7 @@ impl Default for Config {
             max_message: 16 << 20,
             window: 4 << 20,
             ack_delay: Duration::from_millis(20),
-            ack_bytes: 128 << 10,
+            ack_bytes: 512 << 10,
             keep_alive: Some(Duration::from_secs(15)),
             ping_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),

@@ -31,8 +31,8 @@ impl Session {
                 }
             }
             if self.reader.is_drained() {
-                self.report_freed();
-                return self.events.pop_front();
+                // Without the detour by the queue, which is empty here.
+                return self.take_freed();
             }
             match self.next_item() {
                 Ok(Some(Item::Message(message))) => {
@@ -206,10 +206,13 @@ impl Session {
 
     /// Queues what acknowledgements have freed, as one event.
     pub(super) fn report_freed(&mut self) {
-        let freed = std::mem::take(&mut self.freed);
-        if freed != Freed::default() {
-            self.events
-                .push_back(Event::Acknowledged { bytes: freed.bytes, messages: freed.messages });
-        }
+        let event = self.take_freed();
+        self.events.extend(event);
+    }
+
+    #[inline]
+    fn take_freed(&mut self) -> Option<Event> {
+        let Freed { bytes, messages } = std::mem::take(&mut self.freed);
+        (bytes | messages != 0).then_some(Event::Acknowledged { bytes, messages })
     }
 }

@@ -93,6 +93,10 @@ impl Log {
         self.end += run.charge();
         self.held.bytes += u64::from(run.payload);
         self.held.messages += u64::from(run.messages);
+        if self.runs.capacity() == 0 {
+            // An idle session's first message leaves no larger hole behind than it needs.
+            self.runs.reserve_exact(1);
+        }
         self.runs.push_back(run);
     }
 

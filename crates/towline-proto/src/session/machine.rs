@@ -149,7 +149,7 @@ impl Session {
             waited: [0; LANES],
             incoming: Default::default(),
             reader: Reader::default(),
-            events: VecDeque::new(),
+            events: VecDeque::with_capacity(1),
             freed: Freed::default(),
             control: BytesMut::new(),
             last_words: Bytes::new(),

@@ -15,7 +15,7 @@ const OWN: usize = 8192;
 /// Small messages are gathered to runs of up to so many octets, which are handed out whole.
 const MAX_RUN: usize = 16 << 10;
 /// The first buffer for small messages; it doubles with use, to `MAX_RUN` and a message.
-const FIRST_BUFFER: usize = 512;
+const FIRST_BUFFER: usize = 128;
 
 /// How far each lane is, in window positions: what was accepted, or acknowledged. Monotonic for the life of
 /// the connection, also over [`Event::Reset`](super::Event::Reset).
@@ -131,6 +131,16 @@ impl Outgoing {
         Ok(id)
     }
 
+    /// The next automatic id.
+    pub fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    /// Leaves an automatic id out.
+    pub fn skip_id(&mut self) {
+        self.next_id += 1;
+    }
+
     /// Whether [`push`](Self::push) would say [`SendError::Full`] to a message of `len` octets on this lane.
     #[inline]
     pub fn is_full(&self, lane: Lane, len: usize) -> bool {
@@ -138,6 +148,14 @@ impl Outgoing {
         load.messages > 0
             && (load.messages >= self.limits.max_messages
                 || load.bytes + len > self.limits.max_bytes)
+    }
+
+    /// Whether every lane is down to half of its limits, or empty: the time to tell those who were refused. Told for
+    /// each message that leaves, they would come back for each.
+    pub fn is_low(&self) -> bool {
+        let Limits { max_bytes, max_messages, .. } = self.limits;
+        let low = |load: &Load| load.bytes <= max_bytes / 2 && load.messages <= max_messages / 2;
+        self.load.iter().all(low)
     }
 
     #[cold]

@@ -12,6 +12,9 @@ use super::message::{FRAME_CHARGE, Lane, Message, MessageId};
 
 /// What is left of a payload below which no direct read is offered: a pooled buffer does as well.
 const MIN_DIRECT: usize = 4096;
+/// A message of so much is read directly to its last octet. A pooled read would end somewhere in the next frame, and
+/// with frames about as long as pooled buffers the next read again, and so on: all of it would be copied.
+const LONG: usize = 32 << 10;
 
 /// A message that is not whole yet.
 #[derive(Debug)]
@@ -337,10 +340,13 @@ impl Reader {
     /// buffer that never comes back costs nothing but its part.
     pub(super) fn lend(&mut self, lanes: &mut Lanes) -> Option<(BytesMut, usize)> {
         let body = self.body.as_ref()?;
-        if self.lent || body.remaining < MIN_DIRECT || self.at < self.input.len() {
+        if self.lent || self.at < self.input.len() {
             return None;
         }
         let assembly = lanes.get_mut(body.lane.index())?.as_deref_mut()?.assembly.as_mut()?;
+        if body.remaining < MIN_DIRECT && assembly.total < LONG {
+            return None;
+        }
         let filled = assembly.buffer.len();
         // After a wire was lost in the middle of a direct read.
         assembly.buffer.reserve(assembly.total - filled);

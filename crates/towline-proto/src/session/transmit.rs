@@ -16,8 +16,10 @@ const MAX_WAIT: u8 = 16;
 const MERGE: usize = 512;
 /// S5.5: an acknowledgement rides along with data when so much has come since the last one, or enough time.
 const RIDE: u64 = 16 << 10;
-/// Control frames are written into buffers of this size.
-const CONTROL_BUFFER: usize = 512;
+/// Control frames are written into buffers of this size: an idle session has one, for its acknowledgements and PINGs.
+const CONTROL_BUFFER: usize = 128;
+/// Room for the acknowledgement of a lane, as large as its numbers get before anybody minds an allocation.
+const ACK_ROOM: usize = 32;
 
 impl Session {
     /// Appends what is to be written to the wire, in order, and returns its octets: about `max_bytes`, more by
@@ -191,7 +193,7 @@ impl Session {
         self.ack_at = None;
         self.acked_at = self.now;
         let window = self.config.window;
-        if self.control.capacity() - self.control.len() < 128 {
+        if self.control.capacity() - self.control.len() < ACK_ROOM {
             self.control.reserve(CONTROL_BUFFER);
         }
         for (index, incoming) in self.incoming.iter_mut().enumerate() {

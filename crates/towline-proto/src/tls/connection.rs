@@ -43,25 +43,55 @@ pub(super) enum Step {
     PeerClosed,
 }
 
-/// Plaintext of one input.
-pub(super) struct Opened {
+/// Where plaintext goes.
+pub(super) struct Opened<'a> {
+    /// The caller's own memory, and how much is to go there before anything else.
+    direct: Option<(&'a mut BytesMut, usize)>,
     plaintext: BytesMut,
     /// The plaintext cannot be longer.
     ciphertext: usize,
+    /// Stop behind each record that does not go to the caller's memory, or fills it.
+    by_record: bool,
 }
 
-impl Opened {
+impl<'a> Opened<'a> {
+    /// For all the plaintext of so much ciphertext.
     pub(super) fn new(ciphertext: usize) -> Self {
-        Self { plaintext: BytesMut::new(), ciphertext }
+        Self { direct: None, plaintext: BytesMut::new(), ciphertext, by_record: false }
+    }
+
+    /// For as little as can be told about, after so much to `direct`.
+    pub(super) fn by_record(direct: Option<(&'a mut BytesMut, usize)>) -> Self {
+        Self { direct, by_record: true, ..Self::new(0) }
     }
 
     fn push(&mut self, plaintext: &[u8]) {
-        if self.plaintext.is_empty() {
-            let more = self.ciphertext.saturating_sub(plaintext.len());
-            // Exact when there is but one record.
-            self.plaintext.reserve(plaintext.len() + if more > 2 * OVERHEAD { more } else { 0 });
+        let mut rest = plaintext;
+        if let Some((direct, want)) = &mut self.direct {
+            let (here, behind) = rest.split_at_checked(*want).unwrap_or((rest, &[]));
+            direct.extend_from_slice(here);
+            *want -= here.len();
+            rest = behind;
         }
-        self.plaintext.extend_from_slice(plaintext);
+        if rest.is_empty() {
+            return;
+        }
+        if self.plaintext.is_empty() {
+            let more = self.ciphertext.saturating_sub(rest.len());
+            // Exact when there is but one record.
+            self.plaintext.reserve(rest.len() + if more > 2 * OVERHEAD { more } else { 0 });
+        }
+        self.plaintext.extend_from_slice(rest);
+    }
+
+    /// Whether the caller is to look before more is opened.
+    pub(super) fn is_enough(&self) -> bool {
+        self.by_record
+            && (!self.plaintext.is_empty() || matches!(self.direct, Some((_, want)) if want == 0))
+    }
+
+    pub(super) fn discard(&mut self) {
+        self.plaintext.clear();
     }
 
     pub(super) fn take(self) -> Option<Bytes> {
@@ -131,7 +161,7 @@ impl Connection {
     pub(super) fn step(
         &mut self,
         outbox: &mut Outbox,
-        opened: &mut Opened,
+        opened: &mut Opened<'_>,
     ) -> Result<Step, rustls::Error> {
         if !self.closed {
             return self.advance(outbox, opened);
@@ -142,7 +172,11 @@ impl Connection {
             .unwrap_or(Err(rustls::Error::DecryptError))
     }
 
-    fn advance(&mut self, outbox: &mut Outbox, opened: &mut Opened) -> Result<Step, rustls::Error> {
+    fn advance(
+        &mut self,
+        outbox: &mut Outbox,
+        opened: &mut Opened<'_>,
+    ) -> Result<Step, rustls::Error> {
         let (discard, step) = match &mut self.role {
             Role::Client(client) => {
                 step(client.process_tls_records(&mut self.input), outbox, opened)
@@ -251,7 +285,7 @@ fn seal<D>(
 fn step<D>(
     status: UnbufferedStatus<'_, '_, D>,
     outbox: &mut Outbox,
-    opened: &mut Opened,
+    opened: &mut Opened<'_>,
 ) -> (usize, Result<Step, rustls::Error>) {
     let mut discard = status.discard;
     let step = match status.state {

@@ -59,6 +59,10 @@ pub struct Stream {
     context: Context,
     limits: Limits,
     server_name: ServerNameSeen,
+    /// Input that rustls has not seen.
+    input: BytesMut,
+    /// Opening stopped before all that rustls has seen was opened.
+    stopped: bool,
     /// Anything was received.
     started: bool,
     peer_closed: bool,
@@ -159,6 +163,8 @@ impl Stream {
             context,
             limits,
             server_name,
+            input: BytesMut::new(),
+            stopped: false,
             started: false,
             peer_closed: false,
             closed: false,
@@ -173,9 +179,44 @@ impl Stream {
     /// # Errors
     /// The connection is over, and says the same to every later input: transmit what [`poll_transmit`](Self::poll_transmit) still has
     /// (the alert that tells the peer), then close the wire.
-    pub fn handle_input(&mut self, mut input: BytesMut, out: &mut Vec<Bytes>) -> Result<(), Error> {
+    pub fn handle_input(&mut self, input: BytesMut, out: &mut Vec<Bytes>) -> Result<(), Error> {
+        let length = self.take_input(input)?;
+        let mut opened = Opened::new(length);
+        let result = self.open(&mut opened);
+        // What came before a bad record is good.
+        out.extend(opened.take());
+        result.map(drop)
+    }
+
+    /// Ciphertext from the wire, which [`open_next`](Self::open_next) opens: call that until it says `false`.
+    ///
+    /// # Errors
+    /// As [`handle_input`](Self::handle_input).
+    pub fn push_input(&mut self, input: BytesMut) -> Result<(), Error> {
+        self.take_input(input).map(drop)
+    }
+
+    /// Opens some of what [`push_input`](Self::push_input) brought: up to so many bytes are appended to the buffer of `direct`, which has room for
+    /// them, and if one record brings more, its rest to `out`. `false` when there is no more for now. For long messages, whose plaintext so
+    /// gets to its place by one copy.
+    ///
+    /// # Errors
+    /// As [`handle_input`](Self::handle_input).
+    pub fn open_next(
+        &mut self,
+        direct: Option<(&mut BytesMut, usize)>,
+        out: &mut Vec<Bytes>,
+    ) -> Result<bool, Error> {
+        let mut opened = Opened::by_record(direct);
+        let result = self.open(&mut opened);
+        out.extend(opened.take());
+        result
+    }
+
+    /// Keeps input to be opened; how much there is.
+    fn take_input(&mut self, input: BytesMut) -> Result<usize, Error> {
         if input.is_empty() || self.peer_closed {
-            return Ok(());
+            return Ok(0);
         }
         if !self.started {
             self.started = true;
@@ -188,20 +229,36 @@ impl Stream {
             Phase::Running(connection) => connection.buffered(),
             Phase::Failed(error) => return Err(error.clone()),
         };
-        let mut opened = Opened::new(input.len().saturating_add(kept));
-        let mut result = Ok(());
-        while result.is_ok() && !input.is_empty() && !self.peer_closed {
-            if let Phase::Running(connection) = &mut self.phase {
-                connection.append(&mut input);
-            }
-            result = self.advance(&mut opened);
+        if self.input.is_empty() {
+            self.input = input;
+        } else {
+            self.input.extend_from_slice(&input);
         }
+        Ok(self.input.len().saturating_add(kept))
+    }
+
+    /// Opens what there is, or as much as is enough: then `true`.
+    fn open(&mut self, opened: &mut Opened<'_>) -> Result<bool, Error> {
+        let mut result = Ok(());
+        loop {
+            if !std::mem::take(&mut self.stopped) {
+                if result.is_err() || self.input.is_empty() || self.peer_closed {
+                    break;
+                }
+                if let Phase::Running(connection) = &mut self.phase {
+                    connection.append(&mut self.input);
+                }
+            }
+            result = self.advance(opened);
+            if self.stopped {
+                return Ok(true);
+            }
+        }
+        self.input = BytesMut::new();
         if let Phase::Running(connection) = &mut self.phase {
             connection.settle();
         }
-        // What came before a bad record is good.
-        out.extend(opened.take());
-        result
+        result.map(|()| false)
     }
 
     /// The wire's end of stream.
@@ -304,8 +361,8 @@ impl Stream {
         error
     }
 
-    /// Lets rustls work until it is blocked.
-    fn advance(&mut self, opened: &mut Opened) -> Result<(), Error> {
+    /// Lets rustls work until it is blocked, or until enough is opened: then `stopped`.
+    fn advance(&mut self, opened: &mut Opened<'_>) -> Result<(), Error> {
         loop {
             let Phase::Running(connection) = &mut self.phase else { return Ok(()) };
             let step = match connection.step(&mut self.outbox, opened) {
@@ -318,10 +375,14 @@ impl Stream {
             };
             if let Err(error) = self.on_progress() {
                 // What was said under conditions that are not ours.
-                *opened = Opened::new(0);
+                opened.discard();
                 return Err(self.fail(error));
             }
             match step {
+                Step::Again if opened.is_enough() => {
+                    self.stopped = true;
+                    return Ok(());
+                }
                 Step::Again => {}
                 Step::Blocked => break,
                 Step::PeerClosed => {

@@ -40,6 +40,10 @@ const COMPACT: usize = 4 << 10;
 /// The storage that compacted messages share.
 const COMPACT_STORE: usize = 16 << 10;
 
+/// After so many wires in a row on which an ftcp peer sent something else before any message, it is not dialed again. A
+/// session has the same bound of its own.
+const MAX_BROKEN: u8 = 8;
+
 /// How often TCP is asked what it has acknowledged, for wires that have no acknowledgements of their own.
 const TRANSPORT_POLL: Duration = Duration::from_millis(50);
 
@@ -75,6 +79,8 @@ pub(super) struct Core {
     pub(super) secured: Option<TlsState>,
     /// The handler panicked.
     panicked: bool,
+    /// The peer has been asked to acknowledge, for those who wait for room.
+    waited_for: bool,
     counts: Counts,
 }
 
@@ -85,6 +91,8 @@ struct Counts {
     bytes_sent: u64,
     wires_lost: u64,
     resets: u64,
+    /// Wires in a row on which the format was broken.
+    broken: u8,
     /// When TCP is asked next what it has acknowledged, and how long after that again.
     transport_due: Option<Instant>,
     transport_wait: Duration,
@@ -113,6 +121,7 @@ impl Core {
             last_error: None,
             secured: None,
             panicked: false,
+            waited_for: false,
             counts: Counts::default(),
         }
     }
@@ -139,6 +148,7 @@ impl Core {
     #[inline]
     fn deliver(&mut self, mut message: Message, queued: &mut Vec<Arrived>, store: &mut BytesMut) {
         self.counts.messages_received += 1;
+        self.counts.broken = 0;
         if self.secured.is_some() {
             message.tls.clone_from(&self.secured);
         }
@@ -146,8 +156,10 @@ impl Core {
         let lane = message.lane;
         let cost = message.data.len() as u64 + FRAME_CHARGE;
         let replied = match message.reply_to {
-            Some(reply_to) => !matches!(self.claim(reply_to, &message, store), Claim::Unclaimed),
-            None => false,
+            Some(reply_to) if self.shared.has_requested.load(Ordering::Acquire) => {
+                !matches!(self.claim(reply_to, &message, store), Claim::Unclaimed)
+            }
+            _ => false,
         };
         let handled = !replied && (self.handler.is_some() || self.panicked);
         match readers {
@@ -159,6 +171,12 @@ impl Core {
         if handled {
             self.handle(Event::Message(message));
         }
+    }
+
+    /// Takes back a buffer that the engine had lent, now so much longer.
+    pub(super) fn take_direct(&mut self, now: Instant, buffer: BytesMut, length: usize) {
+        self.counts.bytes_received += length as u64;
+        self.engine.handle_direct(now, buffer);
     }
 
     /// Calls the handler. One that panics is called no more, and its connection ends as by `abort`; this thread and its
@@ -218,6 +236,7 @@ impl Core {
         if self.engine.unacknowledged() == 0 {
             self.shared.out().outgoing.shrink();
             self.shared.requests().shrink();
+            self.shared.readers().shrink();
         }
     }
 
@@ -232,22 +251,23 @@ impl Core {
         let progressed = acknowledged != out.acknowledged;
         out.acknowledged = acknowledged;
         let mut writable = false;
-        let mut room = Wakers::default();
-        if out.refused && out.outgoing.has_room() {
-            out.refused = false;
-            writable = true;
-            room = out.room.take();
+        let mut room = None;
+        if out.refused {
+            if out.outgoing.is_low() {
+                (out.refused, self.waited_for) = (false, false);
+                writable = true;
+                room = Some(out.room.take());
+            } else if !std::mem::replace(&mut self.waited_for, true) {
+                // Somebody waits for acknowledgements, however many octets the peer would rather wait for.
+                self.engine.hurry_for_room();
+            }
         }
-        let flushed = match progressed && !out.flushed.is_empty() {
-            true => out.flushed.take(),
-            false => Wakers::default(),
-        };
+        let flushed = (progressed && !out.flushed.is_empty()).then(|| out.flushed.take());
         let all =
             progressed && out.outgoing.is_empty() && acknowledged.reached(&out.outgoing.accepted());
         self.publish(&mut out.stats);
         drop(out);
-        room.wake();
-        flushed.wake();
+        room.into_iter().chain(flushed).for_each(Wakers::wake);
         if all {
             self.tell(Event::Flushed);
         }
@@ -356,10 +376,17 @@ impl Runtime {
 
     /// Looks after a connection to which something has happened: the one way from engine to application and back.
     pub(super) fn serve(&mut self, key: CoreKey) {
+        self.serve_from(key, false);
+    }
+
+    /// [`Self::serve`], perhaps for an engine that has nothing to tell, because it was drained after the last that it was given.
+    pub(super) fn serve_from(&mut self, key: CoreKey, mut drained: bool) {
         // What handlers ask for from inside is done below, without another turn.
         for _ in 0..4 {
             self.poll_transport(key, false);
-            self.drain(key);
+            if !std::mem::take(&mut drained) {
+                self.drain(key);
+            }
             let now = self.now;
             let Some(core) = self.cores.get_mut(key) else { return };
             let asks = core.shared.take_asks();
@@ -521,7 +548,7 @@ impl Runtime {
             return self.end(key, ended, unacknowledged);
         }
         if asks & ask::CLOSE != 0 {
-            let (code, reason) = core.shared.out().close.clone().unwrap_or_default();
+            let (code, reason) = core.shared.out().close.as_deref().cloned().unwrap_or_default();
             self.begin_close(key, code, &reason);
         }
     }
@@ -656,10 +683,22 @@ impl Runtime {
         }
         let unacknowledged = core.finish(self.now, &ended, unacknowledged);
         core.tell(Event::Closed(Closed { ended, unacknowledged }));
+        core.release();
     }
 
     /// The context is being dropped: the connection drains like one that is closed.
     pub(super) fn stop_core(&mut self, key: CoreKey) {
+        if let Some(core) = self.cores.get(key)
+            && core.link.is_none()
+            && core.born
+        {
+            // Nobody can come back to a listener that is closed, and nothing but words of farewell would be worth a dial.
+            let waiting =
+                core.engine.unacknowledged() > 0 || !core.shared.out().outgoing.is_empty();
+            if !waiting || matches!(core.origin, Origin::Accepted { .. }) {
+                return self.end_stopped(key);
+            }
+        }
         self.begin_close(key, CloseCode::GOING_AWAY.0, "the program is stopping");
         self.serve(key);
     }
@@ -674,6 +713,11 @@ impl Runtime {
 }
 
 impl Core {
+    /// Whether the connection can go on over another wire without loss.
+    pub(super) fn may_move(&self) -> bool {
+        matches!(self.engine, Engine::Session(_)) && !self.closing_asked
+    }
+
     /// The wire of one of the addresses that this connection dials.
     pub(super) fn dialed_wire(&self, address: usize) -> Option<crate::Wire> {
         match &self.origin {
@@ -713,7 +757,14 @@ impl Core {
             }
             Output::WireFailed(error) => return Turn::WireFailed(self.wire_error(error)),
             Output::FormatBroken(error) => {
-                return Turn::WireFailed(WireError::Protocol(error.to_string().into()));
+                let error = WireError::Protocol(error.to_string().into());
+                self.counts.broken += 1;
+                if self.counts.broken < MAX_BROKEN || !matches!(self.origin, Origin::Dialed(_)) {
+                    return Turn::WireFailed(error);
+                }
+                self.last_error = Some(error.clone());
+                self.tell(Event::GaveUp(error.clone()));
+                return Turn::End(Ended::Lost(error), self.engine.abort());
             }
             Output::Closed { code, reason, unacknowledged } => {
                 let ended = match self.closing_asked {
@@ -815,7 +866,8 @@ impl Core {
     fn peer_closing(&mut self, code: CloseCode, reason: String) {
         let wakers = {
             let mut out = self.shared.out();
-            out.peer_closing = Some(Ended::ByPeer { code: code.0, reason: reason.into() });
+            out.peer_closing =
+                Some(Box::new(Ended::ByPeer { code: code.0, reason: reason.into() }));
             out.room.take()
         };
         wakers.wake();
@@ -848,12 +900,11 @@ impl Core {
         let wakers = {
             let mut out = self.shared.out();
             unacknowledged.append(&mut self.engine.take_back(now, &mut out.outgoing));
-            out.ended = Some((ended.clone(), unacknowledged.len() as u64));
+            out.ended = Some(Box::new((ended.clone(), unacknowledged.len() as u64)));
             self.publish(&mut out.stats);
-            (out.room.take(), out.flushed.take())
+            out.room.take()
         };
-        wakers.0.wake();
-        wakers.1.wake();
+        wakers.wake();
         let failed = RequestError::Ended(ended.clone());
         let failed = self.shared.requests().fail(&failed, true);
         failed.into_iter().for_each(std::task::Waker::wake);
@@ -862,6 +913,16 @@ impl Core {
         let connecting = self.shared.link().changed.take();
         connecting.wake();
         unacknowledged
+    }
+
+    /// Lets those go who wait for the end, which has been told.
+    pub(super) fn release(&self) {
+        let wakers = {
+            let mut out = self.shared.out();
+            out.told = true;
+            out.flushed.take()
+        };
+        wakers.wake();
     }
 }
 

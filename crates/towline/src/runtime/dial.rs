@@ -68,6 +68,7 @@ impl Dialing {
         if let Some(address) = self.present {
             self.redial.handle_established(now, address);
         }
+        self.active.shrink_to_fit();
     }
 
     /// One more socket of this attempt is on its way.
@@ -139,6 +140,7 @@ impl Runtime {
             cap: options.backoff_cap,
             window: options.redial_window,
             head_start: options.head_start,
+            prefer: options.return_to_better,
             dial_timeout: options.connect_timeout,
             ..Policy::default()
         };
@@ -185,7 +187,11 @@ impl Runtime {
             let Origin::Dialed(dialing) = &mut core.origin else { return };
             match dialing.redial.poll(now) {
                 None => return,
-                Some(Action::Dial { address, attempt }) => self.begin(key, address, attempt),
+                Some(Action::Dial { address, attempt }) => self.begin(key, address, Some(attempt)),
+                Some(Action::Probe { address }) if core.may_move() => {
+                    self.begin(key, address, None)
+                }
+                Some(Action::Probe { address }) => dialing_failed(core, now, address),
                 Some(Action::Cancel { address }) => self.cancel(key, address),
                 Some(_) => return self.give_up(key),
             }
@@ -208,7 +214,8 @@ impl Runtime {
         }
     }
 
-    fn begin(&mut self, key: CoreKey, index: usize, attempt: u64) {
+    /// Begins an attempt; without a number it is one for a better wire than the present one.
+    fn begin(&mut self, key: CoreKey, index: usize, attempt: Option<u64>) {
         let now = self.now;
         let Some(core) = self.cores.get_mut(key) else { return };
         let born = core.born;
@@ -218,6 +225,9 @@ impl Runtime {
         dialing.active.retain(|attempt| attempt.address != index);
         #[cfg(feature = "websocket")]
         let way = super::upgrade::Way::to(&address, &core.shared.config.0);
+        if dialing.active.capacity() == 0 {
+            dialing.active.reserve_exact(1);
+        }
         dialing.active.push(Attempt {
             address: index,
             waiting: VecDeque::new(),
@@ -227,7 +237,7 @@ impl Runtime {
             #[cfg(feature = "websocket")]
             way,
         });
-        if born {
+        if let Some(attempt) = attempt.filter(|_| born) {
             let since = now.saturating_duration_since(dialing.lost_at);
             let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
             core.tell(Event::Redialing(Redialing { attempt, address: address.clone(), since }));
@@ -418,6 +428,7 @@ impl Runtime {
     ) {
         let now = self.now;
         self.abandon_dials_of(key, Some(link_key));
+        self.leave_wire(key, address);
         self.attach(key, link_key);
         let Some(core) = self.cores.get_mut(key) else { return };
         let Origin::Dialed(dialing) = &mut core.origin else { return };
@@ -443,6 +454,23 @@ impl Runtime {
             core.establish(connected);
         }
         self.serve(key);
+    }
+
+    /// A better wire has answered while the present one still served: the session moves. What was on its way on the old one
+    /// is sent again, as after any loss.
+    fn leave_wire(&mut self, key: CoreKey, address: usize) {
+        let now = self.now;
+        let Some(core) = self.cores.get_mut(key) else { return };
+        if !std::mem::replace(&mut core.up, false) {
+            return;
+        }
+        core.engine.handle_lost(now);
+        core.set_phase(crate::connection::Phase::Down);
+        core.tell(Event::Disconnected(WireError::Replaced));
+        if let Origin::Dialed(dialing) = &mut core.origin {
+            dialing.lost_at = now;
+            dialing.redial.handle_moving(now, address);
+        }
     }
 
     /// One of a dial's sockets failed.
@@ -595,6 +623,13 @@ impl Runtime {
                 self.close_link(link);
             }
         }
+    }
+}
+
+/// An attempt that is not even begun.
+fn dialing_failed(core: &mut Core, now: Instant, address: usize) {
+    if let Origin::Dialed(dialing) = &mut core.origin {
+        dialing.redial.handle_failed(now, address);
     }
 }
 

@@ -118,8 +118,26 @@ impl Link {
         Ok(())
     }
 
+    /// The connection to which TLS opens without anything in between.
+    #[cfg(feature = "tls")]
+    fn opens_directly(&self) -> Option<CoreKey> {
+        #[cfg(feature = "websocket")]
+        if !self.layer.is_none() {
+            return None;
+        }
+        match self.owner {
+            Owner::Core(core) if self.state.is_some() => Some(core),
+            _ => None,
+        }
+    }
+
     /// Whether the engine sees the carrier's bytes as they are, and may name where they go.
     pub(super) fn takes_direct(&self) -> bool {
+        self.is_plain() && self.carrier.takes_direct()
+    }
+
+    /// Whether the owner sees the carrier's bytes as they are.
+    fn is_plain(&self) -> bool {
         #[cfg(feature = "websocket")]
         if !self.layer.is_none() {
             return false;
@@ -128,7 +146,7 @@ impl Link {
         if self.tls.is_some() {
             return false;
         }
-        self.carrier.takes_direct()
+        true
     }
 
     /// What the engine wrote, turned into what the carrier is to send.
@@ -235,8 +253,10 @@ impl Runtime {
         if let Some(core) = owner.and_then(|core| self.cores.get_mut(core))
             && let Some(direct) = received.direct
         {
-            core.engine.handle_direct(self.now, direct);
+            core.take_direct(self.now, direct, received.direct_len);
         }
+        // Input for an engine ends in its being drained.
+        let drained = owner.is_some() && !received.pooled.is_empty();
         if received.pooled.is_empty() {
             self.driver.recycle_mut(received.pooled);
         } else {
@@ -245,7 +265,7 @@ impl Runtime {
         if received.end {
             self.link_ended(key);
         } else {
-            self.proceed(key);
+            self.proceed(key, drained);
         }
         // What came in may have ended the wire: its connection has been looked into, but not looked after.
         let kept = self.links.get(key.0).is_some_and(|link| matches!(link.owner, Owner::Core(_)));
@@ -257,6 +277,13 @@ impl Runtime {
     /// Bytes from the carrier go through TLS to whoever owns the link.
     pub(super) fn input(&mut self, key: LinkKey, input: BytesMut) {
         let Some(link) = self.links.get_mut(key.0) else { return };
+        #[cfg(feature = "tls")]
+        if let Some(core) = link.opens_directly() {
+            return self.input_sealed(key, core, input);
+        }
+        if link.is_plain() {
+            return self.take_plain(key, input.freeze());
+        }
         let mut plaintext = std::mem::take(&mut self.scratch.plaintext);
         let opened = link.open(input, &mut plaintext);
         for data in plaintext.drain(..) {
@@ -267,6 +294,45 @@ impl Runtime {
             // The alert that tells the peer.
             self.write(key, false).ok();
             self.link_failed(key, error);
+        }
+    }
+
+    /// Sealed bytes for a connection, record by record, so that each part of a long message goes where it belongs.
+    #[cfg(feature = "tls")]
+    fn input_sealed(&mut self, key: LinkKey, core_key: CoreKey, input: BytesMut) {
+        let mut plaintext = std::mem::take(&mut self.scratch.plaintext);
+        let mut input = Some(input);
+        let opened = loop {
+            let Some(core) = self.cores.get_mut(core_key) else { break Ok(()) };
+            let Some(link) = self.links.get_mut(key.0) else { break Ok(()) };
+            // What comes in may end the wire; what is left is of no use to anybody then.
+            let (Some(_), Some(tls)) = (link.opens_directly(), &mut link.tls) else { break Ok(()) };
+            if let Some(Err(error)) = input.take().map(|input| tls.push_input(input)) {
+                break Err(error);
+            }
+            let mut direct = core.engine.direct();
+            let lent = direct.as_ref().map_or(0, |direct| direct.buffer.len());
+            let target = direct.as_mut().map(|direct| (&mut direct.buffer, direct.want));
+            let opened = tls.open_next(target, &mut plaintext);
+            if let Some(direct) = direct {
+                let length = direct.buffer.len() - lent;
+                core.take_direct(self.now, direct.buffer, length);
+                self.drain(core_key);
+            }
+            for data in plaintext.drain(..) {
+                self.engine_input(core_key, data);
+            }
+            match opened {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        self.scratch.plaintext = plaintext;
+        if let Err(error) = opened {
+            // The alert that tells the peer.
+            self.write(key, false).ok();
+            self.link_failed(key, WireError::Tls(Arc::new(error)));
         }
     }
 
@@ -290,8 +356,8 @@ impl Runtime {
         }
     }
 
-    /// Something came in on a link: its owner goes on.
-    fn proceed(&mut self, key: LinkKey) {
+    /// Something came in on a link: its owner goes on, perhaps [`drained`](Runtime::serve_from).
+    fn proceed(&mut self, key: LinkKey, drained: bool) {
         let Some(link) = self.links.get(key.0) else { return };
         if matches!(link.owner, Owner::Leaving(_) | Owner::Closing) {
             // What TLS still has to say, such as tickets, goes with it to the other thread.
@@ -304,7 +370,7 @@ impl Runtime {
         }
         let Some(link) = self.links.get(key.0) else { return };
         match link.owner {
-            Owner::Core(core) => self.serve(core),
+            Owner::Core(core) => self.serve_from(core, drained),
             Owner::Dial { core, address } if secured => self.dial_secured(key, core, address),
             Owner::Accepting { .. } if secured => self.accept_secured(key),
             Owner::Dial { .. } | Owner::Accepting { .. } | Owner::Lingering => {

@@ -12,11 +12,15 @@ mod accept;
 mod alarms;
 mod carrier;
 mod core;
+#[cfg(feature = "quic")]
+mod datagram;
 mod dial;
 mod factory;
 #[cfg(feature = "websocket")]
 mod framed;
 mod link;
+#[cfg(feature = "quic")]
+mod quic;
 mod resolve;
 #[cfg(feature = "websocket")]
 mod upgrade;
@@ -47,6 +51,13 @@ use self::core::Core;
 use self::factory::{FactoryCarrier, Stirred};
 use self::link::{Link, LinkKey};
 
+#[cfg(feature = "quic")]
+pub use self::datagram::PortStats;
+#[cfg(feature = "quic")]
+pub(crate) use self::datagram::bind_listeners;
+#[cfg(feature = "quic")]
+pub(crate) use self::quic::{QuicCommand, QuicDial};
+
 /// A connection's place in its thread.
 pub(crate) type CoreKey = usize;
 
@@ -73,6 +84,9 @@ pub(crate) enum Command {
     Adopt { socket: Socket, local: SocketAddr, peer: SocketAddr, listener: Arc<ListenerShared> },
     /// A session that lives here came back on a wire that another thread accepted.
     Resume(Box<Resume>),
+    /// Something about QUIC itself.
+    #[cfg(feature = "quic")]
+    Quic(QuicCommand),
     /// A connection that a factory accepted, to be served by this thread.
     Attach { socket: Arc<SocketShared>, listener: Arc<ListenerShared> },
     /// A factory told its socket something.
@@ -86,6 +100,10 @@ pub(crate) enum Command {
 enum Timed {
     Core(CoreKey),
     Link(LinkKey),
+    #[cfg(feature = "quic")]
+    Quic(quic::PortKey),
+    #[cfg(feature = "quic")]
+    QuicDial(quic::AppKey),
     /// The close of a factory's socket.
     Socket(usize),
 }
@@ -100,6 +118,10 @@ struct Scratch {
     store: BytesMut,
     commands: Vec<Command>,
     scheduled: Vec<Arc<Shared>>,
+    #[cfg(feature = "quic")]
+    trains: datagram::Trains,
+    #[cfg(feature = "quic")]
+    lent: datagram::Lent,
 }
 
 /// An I/O thread's state.
@@ -110,6 +132,8 @@ pub(crate) struct Runtime {
     links: Slab<Link>,
     cores: Slab<Core>,
     listeners: Slab<ListenerCore>,
+    #[cfg(feature = "quic")]
+    quic: quic::QuicThread,
     sockets: Slab<FactoryCarrier>,
     /// Carriers that have something to tell.
     stirred: Vec<Stirred>,
@@ -133,6 +157,8 @@ impl Runtime {
             links: Slab::new(),
             cores: Slab::new(),
             listeners: Slab::new(),
+            #[cfg(feature = "quic")]
+            quic: quic::QuicThread::default(),
             sockets: Slab::new(),
             stirred: Vec::new(),
             timers: BinaryHeap::new(),
@@ -175,19 +201,21 @@ impl Runtime {
                 self.complete(completion);
             }
             self.expire_timers();
+            #[cfg(feature = "quic")]
+            self.quic_drive();
         }
         self.stop();
     }
 
     /// Does what other threads asked for; `false` when there was nothing.
     fn take_commands(&mut self) -> bool {
-        let mut commands = std::mem::take(&mut self.scratch.commands);
-        let mut scheduled = std::mem::take(&mut self.scratch.scheduled);
-        self.thread.swap(&mut commands, &mut scheduled);
-        let busy = !commands.is_empty() || !scheduled.is_empty();
-        if busy {
-            self.now = Instant::now();
+        let Scratch { commands, scheduled, .. } = &mut self.scratch;
+        if !self.thread.swap(commands, scheduled) {
+            return false;
         }
+        let mut commands = std::mem::take(commands);
+        let mut scheduled = std::mem::take(scheduled);
+        self.now = Instant::now();
         for command in commands.drain(..) {
             self.command(command);
         }
@@ -197,9 +225,11 @@ impl Runtime {
                 self.serve(slot as CoreKey);
             }
         }
+        #[cfg(feature = "quic")]
+        self.quic_drive();
         self.scratch.commands = commands;
         self.scratch.scheduled = scheduled;
-        busy
+        true
     }
 
     fn command(&mut self, command: Command) {
@@ -216,6 +246,8 @@ impl Runtime {
                 self.adopt(socket, local, peer, listener);
             }
             Command::Resume(resume) => self.resume(*resume),
+            #[cfg(feature = "quic")]
+            Command::Quic(command) => self.quic_command(command),
             Command::Attach { socket, listener } => self.attach_socket(socket, listener),
             Command::Stirred(socket) => self.socket_stirred(&socket),
             Command::Stop => self.begin_stop(),
@@ -226,6 +258,10 @@ impl Runtime {
         let Completion { socket, tag, event, .. } = completion;
         if tag & LISTENER != 0 {
             return self.accepted((tag & !LISTENER) as usize, event);
+        }
+        #[cfg(feature = "quic")]
+        if tag & quic::QUIC != 0 {
+            return self.quic_completed((tag & !quic::QUIC) as usize, socket, event);
         }
         let key = LinkKey(tag as usize);
         let carrier = Carrier::Socket(socket);
@@ -262,6 +298,10 @@ impl Runtime {
             match timed {
                 Timed::Core(key) => self.core_timeout(key, at),
                 Timed::Link(key) => self.link_timeout(key, at),
+                #[cfg(feature = "quic")]
+                Timed::Quic(key) => self.quic_timeout(key, at),
+                #[cfg(feature = "quic")]
+                Timed::QuicDial(key) => self.quic_dial_timeout(key, at),
                 Timed::Socket(slot) => self.socket_timeout(slot),
             }
         }
@@ -291,11 +331,17 @@ impl Runtime {
             }
             self.stop_core(key);
         }
+        #[cfg(feature = "quic")]
+        self.quic_stop();
         self.stopping = Some(Instant::now() + longest);
     }
 
     fn is_done(&mut self) -> bool {
         let Some(deadline) = self.stopping else { return false };
+        #[cfg(feature = "quic")]
+        if !self.quic_is_idle() && Instant::now() < deadline {
+            return false;
+        }
         let idle =
             self.cores.is_empty() && !self.links.iter().any(|(_, link)| link.has_last_words());
         if idle && !self.sockets.is_empty() {
@@ -312,6 +358,8 @@ impl Runtime {
         for key in keys {
             self.end_stopped(key);
         }
+        #[cfg(feature = "quic")]
+        self.quic_end();
         self.dispose_sockets();
     }
 
@@ -323,6 +371,8 @@ impl Runtime {
                 self.end_stopped(key);
             }
             Command::Listen { listener, .. } => listener.end(),
+            #[cfg(feature = "quic")]
+            Command::Quic(command) => self.quic_refuse(command),
             Command::Attach { socket, .. } => {
                 socket.life().close();
                 socket.dispose();
@@ -345,7 +395,10 @@ impl Drop for Runtime {
         }
         let now = self.now;
         for (_, core) in &mut self.cores {
-            let finish = || core.finish(now, &Ended::Stopped, Vec::new());
+            let finish = || {
+                core.finish(now, &Ended::Stopped, Vec::new());
+                core.release();
+            };
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(finish)).ok();
         }
     }

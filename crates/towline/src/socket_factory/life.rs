@@ -107,6 +107,8 @@ impl Life {
 
     pub(crate) fn opened(&mut self) -> Result<(), SocketError> {
         match self.phase {
+            // It was found broken before, which the owner is about to hear.
+            Phase::Opening if self.outcome.is_some() => Err(SocketError::Closed),
             Phase::Opening if self.wants_certificate => {
                 let words = "its factory showed no certificate, which a check was to see";
                 self.fail(WireError::WebSocketClosed { code: 1011, reason: words.into() });

@@ -120,8 +120,11 @@ pub struct ConfigError {
     pub expected: &'static str,
 }
 
-/// Symbols that may be sent before the receiver or a relay has said what it can take. Receivers grant at least this.
+/// Symbols that may be sent before the receiver has said what it can take. Receivers grant at least this.
 pub const INITIAL_WINDOW: u64 = 4096;
+
+/// Symbols that may be sent on a hop before its neighbour has said what it can take. What is behind a relay may be slow.
+pub const HOP_WINDOW: u64 = 512;
 
 /// Most symbols between the oldest one unacknowledged and the newest: what keeps 28-bit numbers unambiguous, with room to spare.
 pub const MAX_WINDOW: u64 = 1 << 24;
@@ -156,8 +159,8 @@ impl FlowConfig {
         if self.mode == Mode::Btp && self.deadline < Duration::from_millis(1) {
             return refuse("deadline", "at least 1 ms");
         }
-        if self.deadline > Duration::from_secs(15) {
-            return refuse("deadline", "at most 15 s");
+        if self.deadline > Duration::from_secs(8) {
+            return refuse("deadline", "at most 8 s");
         }
         if !(INITIAL_WINDOW..=MAX_WINDOW).contains(&self.receive_window) {
             return refuse("receive_window", "from 4,096 to 16,777,216 symbols");

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::config::{ConfigError, FlowConfig, Framing, Mode};
+use super::datagram::{self, DatagramReceiver, DatagramSender};
 use super::event::{Closed, Event, SendError, code};
 use super::message::{self, Assembly};
 use super::receiver::{StreamReceiver, Taken};
@@ -15,6 +16,8 @@ use super::stats::FlowStats;
 use crate::bats::control::{Frame, FrameReader, Open};
 use crate::bats::geometry::Geometry;
 use crate::bats::hop::{self, Fate, Hop, Outcome, Path};
+use crate::bats::outbox::Outbox;
+use crate::bats::parts::Pieces;
 use crate::bats::wire::{Credit, Packet, Part, Report};
 
 /// Most packets that wait for the flow's parameters.
@@ -33,7 +36,7 @@ const CREDIT: u64 = 2;
 const NOTHING: u64 = 3;
 
 /// A neighbour before it has said anything.
-const UNKNOWN_PATH: Path = Path {
+pub(in crate::bats) const UNKNOWN_PATH: Path = Path {
     rtt: Duration::from_millis(100),
     min_rtt: Duration::from_millis(1),
     loss: 0.0,
@@ -62,6 +65,8 @@ pub struct Flow {
     /// Both from the moment that the parameters are known.
     sender: Option<StreamSender>,
     receiver: Option<StreamReceiver>,
+    /// Instead of these in BTP.
+    datagrams: Option<Box<(DatagramSender, DatagramReceiver)>>,
     assembly: Assembly,
     reporting: Reporting,
     /// The limit and the position that the last report told.
@@ -70,8 +75,14 @@ pub struct Flow {
     credit_serial: u64,
     last_report: u64,
     last_credit: u64,
+    /// When a packet with a symbol last came.
+    last_symbol: Option<Instant>,
     /// The longest packet that fits the path behind the neighbour.
     max_packet: usize,
+    /// The largest BTP message.
+    max_datagram: usize,
+    outbox: Outbox,
+    pieces: Pieces,
     path: Path,
     /// The hop took all that there was.
     room_left: bool,
@@ -129,6 +140,7 @@ impl Flow {
             early: VecDeque::new(),
             sender: None,
             receiver: None,
+            datagrams: None,
             assembly: Assembly::default(),
             reporting: Reporting::default(),
             told: (0, 0),
@@ -136,7 +148,11 @@ impl Flow {
             credit_serial: 0,
             last_report: 0,
             last_credit: 0,
+            last_symbol: None,
             max_packet: usize::MAX,
+            max_datagram: 1000 * datagram::MAX_SYMBOLS,
+            outbox: Outbox::default(),
+            pieces: Pieces::default(),
             path: UNKNOWN_PATH,
             room_left: false,
             ideal: MIN_IDEAL.min(config.max_send_buffer),
@@ -153,6 +169,12 @@ impl Flow {
 
     fn begin(&mut self, now: Instant) {
         let geometry = Geometry::new(self.config.batch, self.config.interleave);
+        if self.config.mode == Mode::Btp {
+            let sender = DatagramSender::new(&self.config, geometry, now);
+            let receiver = DatagramReceiver::new(&self.config, geometry, now);
+            self.datagrams = Some(Box::new((sender, receiver)));
+            return;
+        }
         self.sender = Some(StreamSender::new(&self.config, geometry, now));
         self.receiver = Some(StreamReceiver::new(geometry, &self.config));
     }
@@ -183,9 +205,17 @@ impl Flow {
         self.ideal
     }
 
-    /// Bytes accepted and not acknowledged.
+    /// Bytes accepted and not acknowledged; in BTP, bytes that have not left.
     pub fn unacknowledged(&self) -> usize {
-        self.sender.as_ref().map_or(0, StreamSender::unacknowledged)
+        match &self.datagrams {
+            Some(datagrams) => datagrams.0.waiting(),
+            None => self.sender.as_ref().map_or(0, StreamSender::unacknowledged),
+        }
+    }
+
+    /// Whether the parameters are known.
+    fn has_begun(&self) -> bool {
+        self.sender.is_some() || self.datagrams.is_some()
     }
 
     /// Whether `write` or `send` would take something.
@@ -196,9 +226,10 @@ impl Flow {
     fn check_sending(&self) -> Result<(), SendError> {
         let open = matches!(self.state, State::Opening | State::Established);
         match &self.sender {
+            _ if self.datagrams.is_some() && open && self.close_by.is_none() => Ok(()),
             Some(sender) if open && !sender.is_finishing() => Ok(()),
             // A server accepts nothing before it knows what it carries.
-            None if open => Err(SendError::Full),
+            None if open && !self.has_begun() => Err(SendError::Full),
             _ => Err(SendError::Closed),
         }
     }
@@ -250,6 +281,8 @@ impl Flow {
         (self.unsent, self.unconfirmed) = (true, true);
         if let Some(sender) = &mut self.sender {
             sender.push(data);
+        } else if let Some(datagrams) = &mut self.datagrams {
+            datagrams.0.push(data);
         }
     }
 
@@ -260,7 +293,7 @@ impl Flow {
         }
     }
 
-    /// Takes a message. One is always taken when nothing is unacknowledged.
+    /// Takes a message. One is always taken when nothing is unacknowledged. In BTP a message is at most 256 packets.
     ///
     /// # Errors
     /// [`SendError::Full`] until [`Event::Writable`]; the others are for good.
@@ -268,7 +301,10 @@ impl Flow {
         if self.config.framing == Framing::Stream {
             return Err(SendError::WrongFraming("a stream"));
         }
-        let (length, limit) = (data.len(), self.config.max_message);
+        let (length, mut limit) = (data.len(), self.config.max_message);
+        if self.config.mode == Mode::Btp {
+            limit = limit.min(self.max_datagram);
+        }
         if length > limit {
             return Err(SendError::TooLarge { length, limit });
         }
@@ -279,7 +315,12 @@ impl Flow {
         }
         ready?;
         self.stats.messages_sent += 1;
-        self.push(message::header(length));
+        if self.datagrams.is_none() {
+            self.push(message::header(length));
+        } else if let (true, Some(datagrams)) = (data.is_empty(), &mut self.datagrams) {
+            datagrams.0.push(data);
+            return Ok(());
+        }
         self.push(data);
         Ok(())
     }
@@ -294,7 +335,10 @@ impl Flow {
     /// The next message.
     pub fn recv(&mut self) -> Option<Bytes> {
         self.assemble();
-        let message = self.assembly.take()?;
+        let message = match &mut self.datagrams {
+            Some(datagrams) => datagrams.1.recv()?,
+            None => self.assembly.take()?,
+        };
         self.stats.messages_delivered += 1;
         self.stats.delivered_bytes += message.len() as u64;
         self.assemble();
@@ -398,8 +442,10 @@ impl Flow {
         }
         let sender = self.sender.as_ref().filter(|_| self.room_left);
         let sender = sender.and_then(|sender| sender.poll_timeout(&self.path));
+        let datagrams = self.datagrams.as_ref().filter(|_| self.room_left);
+        let datagrams = datagrams.and_then(|datagrams| datagrams.0.poll_timeout());
         let reports = [self.reporting.poll_timeout(), self.crediting.poll_timeout()];
-        reports.into_iter().chain([sender, self.close_by]).flatten().min()
+        reports.into_iter().chain([sender, datagrams, self.close_by]).flatten().min()
     }
 
     fn on_control(&mut self, now: Instant, data: &[u8]) {
@@ -418,14 +464,14 @@ impl Flow {
 
     fn on_frame(&mut self, now: Instant, frame: Frame) {
         match frame {
-            Frame::Open(open) if self.state == State::Opening && self.sender.is_none() => {
+            Frame::Open(open) if self.state == State::Opening && !self.has_begun() => {
                 self.config.mode = open.mode;
                 self.config.framing = open.framing;
                 self.config.batch = open.size;
                 self.config.interleave = open.interleave;
                 self.config.hop_feedback = open.hop_feedback;
                 self.config.deadline = open.deadline;
-                if open.mode != Mode::Brtp {
+                if !matches!(open.mode, Mode::Brtp | Mode::Btp) {
                     return self.fail(code::VIOLATION, Closed::Violation("a mode without a flow"));
                 }
                 let window = self.config.receive_window;
@@ -433,7 +479,7 @@ impl Flow {
                 self.begin(now);
                 self.establish(now, open.window);
             }
-            Frame::Accept { window } if self.state == State::Opening && self.sender.is_some() => {
+            Frame::Accept { window } if self.state == State::Opening && self.has_begun() => {
                 self.establish(now, window);
             }
             Frame::Open(_) | Frame::Accept { .. } => {
@@ -471,7 +517,19 @@ impl Flow {
             Err(_) => self.stats.dropped.malformed += 1,
             Ok(Packet::Report(report)) => self.on_report(now, &report),
             Ok(Packet::Credit(credit)) => self.on_credit(&credit),
-            Ok(_) if self.receiver.is_none() => {
+            Ok(Packet::Part(part)) => {
+                let whole = self.pieces.push(part);
+                self.stats.dropped.pieces = self.pieces.given_up;
+                // A piece of pieces is nothing that anybody sends.
+                match whole {
+                    Some(whole) if whole.first().is_some_and(|first| first >> 5 <= 1) => {
+                        self.on_packet(now, whole);
+                    }
+                    Some(_) => self.stats.dropped.malformed += 1,
+                    None => {}
+                }
+            }
+            Ok(_) if !self.has_begun() => {
                 if self.early.len() < MAX_EARLY {
                     self.early.push_back(data);
                 } else {
@@ -483,14 +541,23 @@ impl Flow {
     }
 
     fn on_symbol(&mut self, now: Instant, packet: Packet) {
+        if let Some(datagrams) = &mut self.datagrams {
+            match packet {
+                Packet::Source { number, symbol, .. } => {
+                    datagrams.1.on_source(now, number, symbol, &mut self.stats);
+                }
+                Packet::Mixed(mixed) => datagrams.1.on_mixed(now, &mixed, &mut self.stats),
+                _ => {}
+            }
+            return;
+        }
         let Some(receiver) = &mut self.receiver else { return };
+        self.last_symbol = Some(now);
         let taken = match packet {
             Packet::Source { number, symbol, .. } => {
                 receiver.on_source(number, symbol, &mut self.stats)
             }
-            Packet::Mixed { batch, coefficients, symbol, .. } => {
-                receiver.on_mixed(batch, &coefficients, symbol, &mut self.stats)
-            }
+            Packet::Mixed(mixed) => receiver.on_mixed(mixed, &mut self.stats),
             _ => return,
         };
         match taken {
@@ -521,7 +588,7 @@ impl Flow {
         self.last_credit = credit.serial;
         self.max_packet = usize::try_from(credit.max_packet).unwrap_or(usize::MAX).max(64);
         if let Some(sender) = &mut self.sender {
-            sender.on_credit(credit.symbols);
+            sender.on_credit(credit.limit);
         }
     }
 
@@ -547,6 +614,9 @@ impl Flow {
         {
             self.reporting.on_change(now, &self.path);
         }
+        if self.close_by.is_some() && self.datagrams.as_ref().is_some_and(|d| d.0.waiting() == 0) {
+            return self.fail(code::NONE, Closed::Local);
+        }
         let sent = self.sender.as_ref().is_some_and(|s| s.is_finishing() && s.is_acknowledged());
         if self.state == State::Established && sent && self.is_received() {
             self.state = State::Closing;
@@ -564,7 +634,10 @@ impl Flow {
         }
         let readable = match self.config.framing {
             Framing::Stream => self.receiver.as_ref().is_some_and(StreamReceiver::has_ready),
-            Framing::Messages => self.assembly.has_message(),
+            Framing::Messages => {
+                let datagrams = self.datagrams.as_ref().is_some_and(|d| d.1.has_ready());
+                datagrams || self.assembly.has_message()
+            }
         };
         if readable && !self.readable {
             self.events.push_back(Event::DataReceived);
@@ -578,8 +651,7 @@ impl Flow {
             self.unconfirmed = false;
             self.events.push_back(Event::AllDataAcknowledged);
         }
-        if self.full && self.unacknowledged() < self.ideal - self.ideal / 4 && self.sender.is_some()
-        {
+        if self.full && self.unacknowledged() < self.ideal - self.ideal / 4 && self.has_begun() {
             self.full = false;
             self.events.push_back(Event::Writable);
         }
@@ -589,8 +661,13 @@ impl Flow {
     fn update_ideal(&mut self) {
         let Some(sender) = &self.sender else { return };
         let round = sender.end_to_end().round_trip(&self.path);
-        let flight = self.path.rate as f64 * round.as_secs_f64();
-        let loss = self.path.loss.clamp(1e-6, 0.9);
+        let mut flight = self.path.rate as f64 * round.as_secs_f64();
+        if !self.config.hop_feedback {
+            // Nothing is asked for before its group has passed.
+            let geometry = Geometry::new(self.config.batch, self.config.interleave);
+            flight += 2.0 * 1400.0 * geometry.group() as f64;
+        }
+        let loss = sender.loss(&self.path).clamp(1e-6, 0.9);
         // Tries until, of what is in flight, less than one in twenty flights has anything left.
         let tries = (0.05 / (flight / 1400.0).max(1.0)).ln() / loss.ln();
         let ideal = flight * (2.0 + tries.clamp(1.0, 8.0));
@@ -612,9 +689,11 @@ impl Flow {
         if self.crediting.is_due(now) {
             self.send_credit(now, hop);
         }
+        let max_packet = hop.max_packet().min(self.max_packet);
+        if self.datagrams.is_some() {
+            return self.transmit_datagrams(now, hop, max_packet);
+        }
         let Some(sender) = &mut self.sender else { return };
-        let hop_max = hop.max_packet();
-        let max_packet = hop_max.min(self.max_packet);
         let mut room = hop.room(now);
         while room > 0 {
             let Some(out) = sender.poll(now, max_packet, &self.path, &mut self.stats) else {
@@ -623,8 +702,12 @@ impl Flow {
             self.stats.packets_sent += 1;
             let tag =
                 out.number.map_or(NOTHING << TAG_SHIFT, |number| SYMBOL << TAG_SHIFT | number);
-            hop.send(now, hop::Packet { data: out.data, tag, urgent: out.urgent });
-            room -= 1;
+            let packet = hop::Packet { data: out.data, tag, urgent: out.urgent };
+            let pieces = self.outbox.send(now, hop, packet);
+            if let Some(number) = out.number {
+                sender.on_sent(number, pieces);
+            }
+            room = room.saturating_sub(usize::from(pieces.max(1)));
         }
         self.room_left = room > 0;
         if self.unsent && sender.is_drained() && self.state != State::Opening {
@@ -633,9 +716,39 @@ impl Flow {
         }
     }
 
+    fn transmit_datagrams<H: Hop>(&mut self, now: Instant, hop: &mut H, max_packet: usize) {
+        let Some(datagrams) = &mut self.datagrams else { return };
+        let sender = &mut datagrams.0;
+        let geometry = Geometry::new(self.config.batch, self.config.interleave);
+        self.max_datagram = datagram::symbol_room(max_packet, geometry) * datagram::MAX_SYMBOLS;
+        sender.expire(now);
+        let dropped = sender.take_expired();
+        if dropped > 0 {
+            self.stats.dropped.expired_messages += dropped;
+            self.events.push_back(Event::SendError { dropped });
+        }
+        let mut room = hop.room(now);
+        while room > 0 {
+            let Some(mixed) = sender.poll(now, max_packet, &self.path, &mut self.stats) else {
+                break;
+            };
+            self.stats.packets_sent += 1;
+            let packet = hop::Packet { data: mixed.data, tag: NOTHING << TAG_SHIFT, urgent: true };
+            let pieces = self.outbox.send(now, hop, packet);
+            room = room.saturating_sub(usize::from(pieces.max(1)));
+        }
+        self.room_left = room > 0;
+        let drained = sender.waiting() == 0;
+        if self.unsent && drained && self.state != State::Opening {
+            self.unsent = false;
+            self.events.push_back(Event::SendComplete);
+        }
+    }
+
     fn send_report<H: Hop>(&mut self, now: Instant, hop: &mut H) {
         let Some(receiver) = &mut self.receiver else { return };
-        let report = receiver.report();
+        let pause = Duration::from_millis(30) + self.path.rtt / 4;
+        let report = receiver.report(self.last_symbol.is_none_or(|at| at + pause <= now));
         self.told = (report.limit, report.next);
         self.reporting.on_sent(report.serial);
         if !self.config.hop_feedback && receiver.has_gaps() {
@@ -652,7 +765,7 @@ impl Flow {
         self.credit_serial += 1;
         self.crediting.on_sent(self.credit_serial);
         let max_packet = Part::HEADER as u64 + u64::from(u16::MAX);
-        let credit = Credit { serial: self.credit_serial, symbols: crate::varint::MAX, max_packet };
+        let credit = Credit { serial: self.credit_serial, limit: crate::varint::MAX, max_packet };
         let tag = CREDIT << TAG_SHIFT | self.credit_serial;
         hop.send(now, hop::Packet { data: credit.encode(), tag, urgent: true });
     }

@@ -5,6 +5,7 @@
 
 mod clock;
 mod config;
+mod datagram;
 mod event;
 mod machine;
 mod message;
@@ -17,7 +18,12 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
-pub use config::{ConfigError, FlowConfig, Framing, INITIAL_WINDOW, MAX_WINDOW, Mode, Protection};
+pub use config::{
+    ConfigError, FlowConfig, Framing, HOP_WINDOW, INITIAL_WINDOW, MAX_WINDOW, Mode, Protection,
+};
 pub use event::{Closed, Event, SendError, code};
 pub use machine::Flow;
+pub(super) use machine::UNKNOWN_PATH;
+pub(super) use reporting::Reporting;
+pub(super) use sender::mix;
 pub use stats::{Dropped, FlowStats};

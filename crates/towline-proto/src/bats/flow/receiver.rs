@@ -9,7 +9,7 @@ use super::config::FlowConfig;
 use super::sender::{END_OF_STREAM, END_OF_SYMBOL};
 use super::stats::FlowStats;
 use crate::bats::geometry::Geometry;
-use crate::bats::wire::{MAX_DEFICITS, Report, expand};
+use crate::bats::wire::{MAX_DEFICITS, Mixed, Report, expand};
 
 /// Deficits in a report where hops repair their own losses: only what none of them repairs is ever asked for.
 const HOP_DEFICITS: usize = 16;
@@ -151,15 +151,10 @@ impl StreamReceiver {
     }
 
     /// A combination of a batch.
-    pub(super) fn on_mixed(
-        &mut self,
-        low: u32,
-        coefficients: &[u8],
-        symbol: Bytes,
-        stats: &mut FlowStats,
-    ) -> Taken {
+    pub(super) fn on_mixed(&mut self, mixed: Mixed, stats: &mut FlowStats) -> Taken {
+        let Mixed { coefficients, symbol, .. } = mixed;
         let newest = self.geometry.position(self.end.saturating_sub(1)).0;
-        let id = expand(low, newest);
+        let id = expand(mixed.batch, newest);
         let last = coefficients.iter().rposition(|&c| c != 0).unwrap_or(0);
         let number = self.geometry.number(id, last as u16);
         if self.geometry.number(id, self.geometry.size.columns() as u16 - 1) < self.first {
@@ -182,7 +177,7 @@ impl StreamReceiver {
         let Some(held) = self.batch(id).and_then(|batch| batch.held.as_mut()) else {
             return Taken::Redundant;
         };
-        match held.push(Combination::Coefficients(coefficients), symbol) {
+        match held.push(Combination::Coefficients(&coefficients), symbol) {
             Err(_) => Taken::Malformed,
             Ok(false) => Taken::Redundant,
             Ok(true) => {
@@ -254,8 +249,9 @@ impl StreamReceiver {
         }
     }
 
-    /// What the far end should know.
-    pub(super) fn report(&mut self) -> Report {
+    /// What the far end should know. While packets come, what relays may still be repairing is not asked for; once they `pause`,
+    /// everything missing is.
+    pub(super) fn report(&mut self, paused: bool) -> Report {
         self.serial += 1;
         let mut report = Report {
             serial: self.serial,
@@ -271,6 +267,10 @@ impl StreamReceiver {
         let newest = first + self.batches.len() as u64;
         let from = if (first..newest).contains(&self.cursor) { self.cursor } else { first };
         for (id, batch) in (first..).zip(&self.batches).skip((from - first) as usize) {
+            let group = id / self.geometry.interleave() + 1;
+            if !paused && group * self.geometry.group() + self.geometry.group() / 2 > self.end {
+                break;
+            }
             let columns = self.geometry.columns_before(id, self.end);
             let deficit = columns.saturating_sub(batch.rank());
             if deficit > 0 && u64::from(batch.known) < columns {

@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::config::Protection;
-use super::stats::FlowStats;
 use crate::bats::hop::Path;
 
 /// From a packet to its first copy, and from there to the next.
@@ -87,7 +86,8 @@ impl Repeats {
         }
     }
 
-    /// A symbol left for the first time; `idle` says that nothing else waited. Whether it is protected.
+    /// A symbol left for the first time; `idle` says that nothing else waited. Whether it is protected, and how many
+    /// of its copies the budget does not allow.
     pub(in crate::bats) fn on_sent(
         &mut self,
         now: Instant,
@@ -95,8 +95,7 @@ impl Repeats {
         bytes: usize,
         idle: bool,
         path: &Path,
-        stats: &mut FlowStats,
-    ) -> bool {
+    ) -> (bool, u64) {
         let used = self.usage.on_sent(now, bytes);
         let copies = self.copies(path.loss);
         // The flow must stay thin with its copies.
@@ -104,17 +103,16 @@ impl Repeats {
             || copies == 0
             || used * f64::from(copies) > self.protection.share * path.rate as f64
         {
-            return false;
+            return (false, 0);
         }
         for copy in 1..=copies {
             if self.waiting() >= MAX_WAITING || !self.budget.take(now, bytes, path) {
-                stats.protective_withheld += 1;
-                break;
+                return (true, u64::from(copies - copy + 1));
             }
             let queue = if copy == 1 { &mut self.first } else { &mut self.later };
             queue.push_back((now + SPACING * copy, number));
         }
-        true
+        (true, 0)
     }
 
     /// How many copies leave no more than the residual lost. Loss that was never seen is taken as 1 in 1,000.

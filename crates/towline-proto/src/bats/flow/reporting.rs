@@ -8,7 +8,7 @@ use crate::bats::hop::Path;
 const WAIT: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(20));
 
 #[derive(Debug, Default)]
-pub(super) struct Reporting {
+pub(in crate::bats) struct Reporting {
     due: Option<Instant>,
     /// The serial of the latest one.
     latest: u64,
@@ -16,37 +16,37 @@ pub(super) struct Reporting {
 
 impl Reporting {
     /// Something changed.
-    pub(super) fn on_change(&mut self, now: Instant, path: &Path) {
+    pub(in crate::bats) fn on_change(&mut self, now: Instant, path: &Path) {
         self.again_at(now + (path.rtt / 16).clamp(WAIT.0, WAIT.1));
     }
 
     /// Something changed that should not wait.
-    pub(super) fn on_urgent(&mut self, now: Instant) {
+    pub(in crate::bats) fn on_urgent(&mut self, now: Instant) {
         self.due = Some(now);
     }
 
     /// Comes back even if nothing changes.
-    pub(super) fn again_at(&mut self, at: Instant) {
+    pub(in crate::bats) fn again_at(&mut self, at: Instant) {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
     /// A report was lost; only the latest one is worth another.
-    pub(super) fn on_lost(&mut self, now: Instant, serial: u64) {
+    pub(in crate::bats) fn on_lost(&mut self, now: Instant, serial: u64) {
         if serial == self.latest {
             self.on_urgent(now);
         }
     }
 
-    pub(super) fn is_due(&self, now: Instant) -> bool {
+    pub(in crate::bats) fn is_due(&self, now: Instant) -> bool {
         self.due.is_some_and(|due| due <= now)
     }
 
-    pub(super) fn on_sent(&mut self, serial: u64) {
+    pub(in crate::bats) fn on_sent(&mut self, serial: u64) {
         self.due = None;
         self.latest = serial;
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    pub(in crate::bats) fn poll_timeout(&self) -> Option<Instant> {
         self.due
     }
 }

@@ -7,9 +7,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use towline_code::{Combination, HeldBatch, packets_for_deficit};
 
 use super::clock::EndClock;
-use super::config::{FlowConfig, INITIAL_WINDOW, MAX_WINDOW};
+use super::config::{FlowConfig, HOP_WINDOW, INITIAL_WINDOW, MAX_WINDOW};
 use super::repeats::Repeats;
 use super::stats::FlowStats;
+use crate::bats::flight::{Flight, Verdict};
 use crate::bats::geometry::Geometry;
 use crate::bats::hop::{Outcome, Path};
 use crate::bats::wire::{
@@ -29,15 +30,9 @@ struct Symbol {
     packet: Bytes,
     /// When it last left.
     sent: Instant,
-    sends: u8,
-    /// Copies whose fate is not known.
-    flying: u8,
-    /// The neighbour has it.
-    arrived: bool,
+    flight: Flight,
     /// The receiver asked for it though the neighbour had it.
     again: bool,
-    /// Waits in `resend`.
-    queued: bool,
 }
 
 /// Combinations that a batch is owed.
@@ -73,13 +68,14 @@ pub(super) struct StreamSender {
     symbols: VecDeque<Symbol>,
     symbol_bytes: usize,
     limit: u64,
-    hop_credit: u64,
-    hop_sent: u64,
+    hop_limit: u64,
     resend: VecDeque<u64>,
     owed: VecDeque<Owed>,
     /// When each batch from `answered_base` on was last given combinations.
     answered: VecDeque<Option<Instant>>,
     answered_base: u64,
+    /// The share of a batch that was missing when it was first asked for, smoothed.
+    missing: f64,
     mixing: Option<(u64, HeldBatch<Bytes>)>,
     repeats: Repeats,
     clock: EndClock,
@@ -111,12 +107,12 @@ impl StreamSender {
             symbols: VecDeque::new(),
             symbol_bytes: 0,
             limit: INITIAL_WINDOW,
-            hop_credit: INITIAL_WINDOW,
-            hop_sent: 0,
+            hop_limit: HOP_WINDOW,
             resend: VecDeque::new(),
             owed: VecDeque::new(),
             answered: VecDeque::new(),
             answered_base: 0,
+            missing: 0.0,
             mixing: None,
             repeats: Repeats::new(config.protection),
             clock: EndClock::new(now),
@@ -138,6 +134,11 @@ impl StreamSender {
     /// Whether the far end has everything, the end of the stream included if there is one.
     pub(super) fn is_acknowledged(&self) -> bool {
         self.is_drained() && self.symbols.is_empty()
+    }
+
+    /// The share of packets that do not arrive at the far end, roughly.
+    pub(super) fn loss(&self, path: &Path) -> f64 {
+        path.loss.max(self.missing)
     }
 
     pub(super) fn is_finishing(&self) -> bool {
@@ -171,20 +172,17 @@ impl StreamSender {
         self.limit = self.limit.max(window.clamp(INITIAL_WINDOW, MAX_WINDOW));
     }
 
-    /// How many different symbols the neighbour takes on this hop in all.
-    pub(super) fn on_credit(&mut self, symbols: u64) {
-        self.hop_credit = self.hop_credit.max(symbols);
+    /// The first symbol that the neighbour cannot take yet.
+    pub(super) fn on_credit(&mut self, limit: u64) {
+        self.hop_limit = self.hop_limit.max(limit);
     }
 
     /// The hop was replaced: nothing is known of what is under way, and what counted for the old one starts anew.
     pub(super) fn on_hop_changed(&mut self, now: Instant) {
-        self.hop_credit = INITIAL_WINDOW.max(self.symbols.len() as u64);
-        self.hop_sent = self.symbols.len() as u64;
+        self.hop_limit = self.base + HOP_WINDOW;
         self.resend.clear();
         for (number, symbol) in (self.base..).zip(&mut self.symbols) {
-            symbol.flying = 0;
-            symbol.arrived = false;
-            symbol.queued = true;
+            symbol.flight.reset();
             self.resend.push_back(number);
         }
         self.clock.on_heard(now);
@@ -193,16 +191,15 @@ impl StreamSender {
     /// A copy's fate.
     pub(super) fn on_fate(&mut self, number: u64, outcome: Outcome, path: &Path) {
         let Some(symbol) = self.symbol(number) else { return };
-        symbol.flying = symbol.flying.saturating_sub(1);
-        match outcome {
-            Outcome::Arrived => symbol.arrived = true,
-            Outcome::Lost if symbol.arrived || symbol.queued || symbol.flying > 0 => {}
-            Outcome::Lost => {
-                symbol.queued = true;
-                for _ in 0..copies(symbol.sends, path.loss) {
-                    self.resend.push_back(number);
-                }
-            }
+        if let Verdict::Resend(copies) = symbol.flight.on_fate(outcome, path.loss) {
+            (0..copies).for_each(|_| self.resend.push_back(number));
+        }
+    }
+
+    /// It was handed to the hop, in this many pieces.
+    pub(super) fn on_sent(&mut self, number: u64, pieces: u8) {
+        if let Some(symbol) = self.symbol(number) {
+            symbol.flight.on_sent(pieces);
         }
     }
 
@@ -215,7 +212,7 @@ impl StreamSender {
         }
         self.limit = self.limit.max(report.limit.min(report.next.saturating_add(MAX_WINDOW)));
         if let Some(newest) = report.end.checked_sub(1).filter(|&n| self.clock.is_newest(n))
-            && let Some(symbol) = self.symbol(newest).filter(|symbol| symbol.sends == 1)
+            && let Some(symbol) = self.symbol(newest).filter(|symbol| symbol.flight.is_first())
         {
             let sent = symbol.sent;
             self.clock.on_sample(now, sent, newest);
@@ -253,20 +250,23 @@ impl StreamSender {
         for column in 0..self.geometry.size.columns() as u16 {
             let number = self.geometry.number(batch, column);
             let Some(symbol) = self.symbol(number) else { continue };
-            if symbol.arrived && !symbol.queued && now.duration_since(symbol.sent) > patience {
-                (symbol.queued, symbol.again) = (true, true);
+            let flight = &mut symbol.flight;
+            if flight.has_arrived()
+                && !flight.is_queued()
+                && now.duration_since(symbol.sent) > patience
+            {
+                flight.on_queued();
+                symbol.again = true;
                 self.resend.push_back(number);
             }
         }
     }
 
-    /// Without feedback at each hop: a batch that has had time to arrive is given what it lacks, once in a round trip.
+    /// Without feedback at each hop: a batch is given what it lacks, once in a round trip.
     fn answer(&mut self, now: Instant, batch: u64, deficit: usize, path: &Path) {
-        let round = self.clock.round_trip(path).mul_f64(1.1) + Duration::from_millis(2);
-        let (next, m) = (self.next(), self.geometry.size.columns() as u16);
-        let last = (0..m).rev().map(|column| self.geometry.number(batch, column));
-        let Some(last) = last.into_iter().find(|&number| number < next) else { return };
-        if self.symbol(last).is_none_or(|symbol| now.duration_since(symbol.sent) <= round) {
+        let round = self.clock.round_trip(path).mul_f64(1.25) + Duration::from_millis(10);
+        let m = self.geometry.size.columns();
+        if self.geometry.number(batch, 0) >= self.next() {
             return;
         }
         let oldest = self.geometry.position(self.base).0 / self.geometry.interleave()
@@ -284,13 +284,18 @@ impl StreamSender {
         if answered.is_some_and(|at| now.duration_since(at) <= round) {
             return;
         }
-        *answered = Some(now);
+        let repeated = answered.replace(now).is_some();
+        if !repeated {
+            self.missing += (deficit as f64 / m as f64 - self.missing) / 32.0;
+        }
         self.drawn += 1;
         let random =
             self.seed.rotate_left(17).wrapping_add(self.drawn.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let deficit = deficit.min(usize::from(m));
-        let count = packets_for_deficit(deficit, path.loss, random) as u32;
-        self.owed.push_back(Owed { batch, count: count.min(2 * u32::from(m)) });
+        let deficit = deficit.min(m);
+        // What was answered before and is still missing holds up all that follows.
+        let more = if repeated { 1 + deficit / 4 } else { 0 };
+        let count = (packets_for_deficit(deficit, path.loss, random) + more) as u32;
+        self.owed.push_back(Owed { batch, count: count.min(2 * m as u32) });
     }
 
     /// The next packet, made now. `idle` says that the hop could take more than there is.
@@ -303,10 +308,10 @@ impl StreamSender {
     ) -> Option<Outgoing> {
         if let Some(number) = self.repeats.poll(now)
             && let Some(symbol) = self.symbol(number)
-            && !symbol.arrived
+            && !symbol.flight.has_arrived()
+            && !symbol.flight.is_split()
         {
             let data = symbol.packet.clone();
-            symbol.flying = symbol.flying.saturating_add(1);
             stats.protective += 1;
             return Some(Outgoing { data, number: Some(number), urgent: true });
         }
@@ -324,10 +329,13 @@ impl StreamSender {
 
     fn poll_resend(&mut self, now: Instant, stats: &mut FlowStats) -> Option<Outgoing> {
         while let Some(number) = self.resend.pop_front() {
-            let hop_feedback = self.hop_feedback;
+            if number >= self.hop_limit {
+                // A new hop has not granted it yet; what follows is not older.
+                self.resend.push_front(number);
+                return None;
+            }
             let Some(symbol) = self.symbol(number) else { continue };
-            if symbol.arrived && !symbol.again {
-                symbol.queued = false;
+            if symbol.flight.has_arrived() && !symbol.again || symbol.flight.is_split() {
                 continue;
             }
             if symbol.again {
@@ -339,10 +347,7 @@ impl StreamSender {
             } else {
                 stats.hop_repairs += 1;
             }
-            symbol.queued = false;
             symbol.sent = now;
-            symbol.sends = symbol.sends.saturating_add(1);
-            symbol.flying = symbol.flying.saturating_add(u8::from(hop_feedback));
             let data = symbol.packet.clone();
             return Some(Outgoing { data, number: Some(number), urgent: false });
         }
@@ -382,7 +387,7 @@ impl StreamSender {
         }
         let (_, held) = self.mixing.as_ref()?;
         self.drawn += 1;
-        mix(held, batch, false, self.seed, self.drawn)
+        mix(held, batch, true, self.seed, self.drawn)
     }
 
     /// Whether only a report can move things on: for a symbol or for the window.
@@ -399,8 +404,6 @@ impl StreamSender {
             return Some(Outgoing { data, number: None, urgent: true });
         };
         symbol.sent = now;
-        symbol.sends = symbol.sends.saturating_add(1);
-        symbol.flying = symbol.flying.saturating_add(1);
         let data = mark_again(&symbol.packet)?;
         Some(Outgoing { data, number: Some(number), urgent: true })
     }
@@ -414,9 +417,7 @@ impl StreamSender {
         stats: &mut FlowStats,
     ) -> Option<Outgoing> {
         let number = self.next();
-        let may = number < self.limit
-            && self.hop_sent < self.hop_credit
-            && number - self.base < MAX_WINDOW;
+        let may = number < self.limit && number < self.hop_limit && number - self.base < MAX_WINDOW;
         if !may || self.is_drained() {
             return None;
         }
@@ -434,22 +435,19 @@ impl StreamSender {
         self.end_made |= ends;
         let data = self.arena.split().freeze();
         self.symbol_bytes += length;
-        self.hop_sent += 1;
         self.symbols.push_back(Symbol {
             packet: data.clone(),
             sent: now,
-            sends: 1,
-            flying: 1,
-            arrived: false,
+            flight: Flight::default(),
             again: false,
-            queued: false,
         });
         if self.symbols.len() == 1 {
             self.clock.on_progress(now);
         }
         stats.symbols += 1;
         let idle = self.pending_bytes == 0;
-        let urgent = self.repeats.on_sent(now, number, total, idle, path, stats);
+        let (urgent, withheld) = self.repeats.on_sent(now, number, total, idle, path);
+        stats.protective_withheld += withheld;
         Some(Outgoing { data, number: Some(number), urgent })
     }
 
@@ -476,16 +474,8 @@ impl StreamSender {
     }
 }
 
-/// How often a symbol goes out that was lost as often as it was sent. Everything behind it waits for what was lost again and again, so that
-/// it goes out more than once where that is rare enough to cost less than the stated share of all packets.
-fn copies(sends: u8, loss: f64) -> usize {
-    const SHARE: f64 = 0.003;
-    let rare = loss.clamp(0.001, 0.9).powi(i32::from(sends.max(1)));
-    if sends < 2 { 1 } else { 1 + ((SHARE / rare) as usize).min(2) }
-}
-
 /// A packet with a fresh combination of what is held of a batch.
-fn mix<S: AsRef<[u8]>>(
+pub(in crate::bats) fn mix<S: AsRef<[u8]>>(
     held: &HeldBatch<S>,
     batch: u64,
     again: bool,

@@ -42,9 +42,9 @@ fn bulk(config: FlowConfig, link: ToyLink, seconds: u64, seed: u64) -> f64 {
 #[test]
 fn one_hop_carries_its_share_under_loss() {
     for (seed, loss) in [(1, 0.0), (2, 0.02), (3, 0.1), (4, 0.3)] {
-        let link = ToyLink::new(50, 20, loss);
+        let link = ToyLink::new(20, 20, loss);
         let goodput = bulk(FlowConfig::default(), link, 4, seed);
-        let limit = 50.0 * (1.0 - loss) * 1435.0 / 1506.0;
+        let limit = 20.0 * (1.0 - loss) * 1435.0 / 1506.0;
         println!("loss {loss}: {goodput:.2} of {limit:.2} Mb/s");
         assert!(goodput > 0.97 * limit, "seed {seed}: {goodput} of {limit}");
         assert!(goodput < 1.03 * limit, "seed {seed}: {goodput} of {limit}");
@@ -55,8 +55,8 @@ fn one_hop_carries_its_share_under_loss() {
 fn without_hop_feedback_the_receiver_asks_for_what_it_lacks() {
     for (seed, loss) in [(5, 0.0), (6, 0.05), (7, 0.2)] {
         let config = FlowConfig { hop_feedback: false, ..FlowConfig::default() };
-        let goodput = bulk(config, ToyLink::new(50, 20, loss), 4, seed);
-        let limit = 50.0 * (1.0 - loss) * 1418.0 / 1506.0;
+        let goodput = bulk(config, ToyLink::new(20, 20, loss), 4, seed);
+        let limit = 20.0 * (1.0 - loss) * 1418.0 / 1506.0;
         println!("loss {loss}: {goodput:.2} of {limit:.2} Mb/s");
         assert!(goodput > 0.93 * limit, "seed {seed}: {goodput} of {limit}");
     }
