@@ -12,8 +12,31 @@ use crate::output::{Notes, Output, json::SCHEMA_VERSION, text};
 use crate::units::{show_rate, show_time};
 
 pub(super) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -> Outcome {
-    let mut rows = Vec::new();
     let seed = any_seed();
+    let rows = measure(arguments, seed, notes, interrupt)?;
+    let mut output = Output::open()?;
+    if arguments.json {
+        let list: Vec<Value> = rows
+            .into_iter()
+            .map(|(wire, document)| json!({"wire": wire, "result": document}))
+            .collect();
+        let value = json!({"schema_version": SCHEMA_VERSION, "seed": seed, "compared": list});
+        return Ok(output.line(&value.to_string())?);
+    }
+    let head = ["wire", "goodput", "messages/s", "RTT p50", "RTT p99", "CPU here and there"];
+    let mut table = vec![head.map(str::to_owned).to_vec()];
+    table.extend(rows.iter().map(|(wire, document)| row(wire, document)));
+    Ok(output.line(text::table(&table).trim_end())?)
+}
+
+/// Each wire's name and result; two results where both directions were asked for.
+pub(super) fn measure(
+    arguments: &Arguments,
+    seed: u64,
+    notes: &Notes,
+    interrupt: &Interrupt,
+) -> Outcome<Vec<(String, Value)>> {
+    let mut rows = Vec::new();
     for wire in &arguments.compare {
         let (server, pin) = Own::start(wire, notes)?;
         let mut own = arguments.tls.clone();
@@ -31,26 +54,12 @@ pub(super) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
         notes.info(&format!("measuring {wire}"));
         let (found, signal) =
             client::measure_with(arguments, &own, &url, Style::Silent, notes, interrupt)?;
-        for one in found {
-            rows.push((wire.clone(), one.document));
-        }
+        rows.extend(found.into_iter().map(|one| (wire.clone(), one.document)));
         if let Some(signal) = signal {
             return Err(signal.into());
         }
     }
-    let mut output = Output::open()?;
-    if arguments.json {
-        let list: Vec<Value> = rows
-            .into_iter()
-            .map(|(wire, document)| json!({"wire": wire, "result": document}))
-            .collect();
-        let value = json!({"schema_version": SCHEMA_VERSION, "seed": seed, "compared": list});
-        return Ok(output.line(&value.to_string())?);
-    }
-    let head = ["wire", "goodput", "messages/s", "RTT p50", "RTT p99", "CPU here and there"];
-    let mut table = vec![head.map(str::to_owned).to_vec()];
-    table.extend(rows.iter().map(|(wire, document)| row(wire, document)));
-    Ok(output.line(text::table(&table).trim_end())?)
+    Ok(rows)
 }
 
 fn row(wire: &str, document: &Value) -> Vec<String> {
