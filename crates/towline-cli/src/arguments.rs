@@ -32,6 +32,10 @@ pub(crate) struct Arguments {
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
 
+    /// How the log on standard error is written; RUST_LOG says what is in it.
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -49,6 +53,15 @@ pub(crate) enum Command {
     Demo(demo::Arguments),
     Completions(generate::Completions),
     Man(generate::Manual),
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
 }
 
 /// How much goes to standard error.

@@ -98,6 +98,58 @@ macro_rules! through_error {
 
 through_error!(AddressError ConfigError ContextError ConnectError ListenError SendError RecvError RequestError FlushError);
 
+macro_rules! of_quic {
+    ($($error:ident)*) => { $(
+        impl From<towline::quic::$error> for Failure {
+            fn from(error: towline::quic::$error) -> Failure {
+                Failure::failed(error)
+            }
+        }
+    )* };
+}
+
+of_quic!(IoError Ended);
+
+impl From<towline::quic::ConfigError> for Failure {
+    fn from(error: towline::quic::ConfigError) -> Failure {
+        Failure::usage(error)
+    }
+}
+
+impl From<towline::quic::ConnectError> for Failure {
+    fn from(error: towline::quic::ConnectError) -> Failure {
+        use towline::quic::ConnectError as Quic;
+        match &error {
+            Quic::Address(_) => Failure::usage(error),
+            Quic::Resolve { .. } => {
+                Failure::Failed(format!("{error}; check its spelling and this host's DNS"))
+            }
+            Quic::Failed { ended: towline::quic::Ended::Transport(reason), .. }
+                if matches!(&**reason, towline::quic::CloseReason::CertificateRejected { .. }) =>
+            {
+                Failure::Failed(format!("{error} (--ca FILE or --pin PIN)"))
+            }
+            _ => Failure::failed(error),
+        }
+    }
+}
+
+impl From<towline::quic::ListenError> for Failure {
+    fn from(error: towline::quic::ListenError) -> Failure {
+        use towline::quic::ListenError as Quic;
+        match &error {
+            Quic::Address(_) | Quic::Config(_) => Failure::usage(error),
+            Quic::Resolve { .. } => {
+                Failure::Failed(format!("{error}; check its spelling and this host's DNS"))
+            }
+            Quic::Io { error: io, .. } if io.kind() == std::io::ErrorKind::AddrInUse => {
+                Failure::Failed(format!("{error}; choose another port, or end the other program"))
+            }
+            _ => Failure::failed(error),
+        }
+    }
+}
+
 fn connect(error: &ConnectError) -> Failure {
     match error {
         ConnectError::Address(inner) => Failure::usage(inner),

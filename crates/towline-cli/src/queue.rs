@@ -68,6 +68,23 @@ impl<T> Producer<T> {
     }
 }
 
+impl<T> Producer<T> {
+    /// The same without waiting: in a full queue the item is lost.
+    pub(crate) fn try_push(&self, item: T) {
+        let waker = {
+            let mut state = self.0.state();
+            if state.closed || state.items.len() >= self.0.capacity {
+                return;
+            }
+            state.items.push_back(item);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
 impl<T> Drop for Producer<T> {
     fn drop(&mut self) {
         self.0.close();

@@ -31,7 +31,7 @@ pub(crate) enum ClientAuthChoice {
 
 /// TLS on the listening side.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "TLS (tls://, ftcps://)")]
+#[command(next_help_heading = "TLS (tls://, ftcps://, wss://, quic://)")]
 pub(crate) struct ServerTls {
     /// Certificate chain, a PEM file. Without it a temporary certificate is made and its pin printed to standard error.
     #[arg(long, value_name = "FILE", requires = "key")]
@@ -52,7 +52,7 @@ pub(crate) struct ServerTls {
 
 /// TLS on the connecting side.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "TLS (tls://, ftcps://)")]
+#[command(next_help_heading = "TLS (tls://, ftcps://, wss://, quic://)")]
 pub(crate) struct ClientTls {
     /// Accept only a server with this pin, as `towline cert` and `towline listen` print it; may be repeated.
     #[arg(long, value_name = "PIN", value_parser = parse_pin)]
@@ -82,7 +82,7 @@ fn parse_pin(text: &str) -> Result<Pin, String> {
 fn refuse_on_plain(encrypted: bool, given: &[(&str, bool)]) -> Outcome {
     match given.iter().find(|(_, given)| *given && !encrypted) {
         Some((option, _)) => Err(Failure::Usage(format!(
-            "{option} means nothing on a wire without TLS; use tls:// or ftcps://"
+            "{option} means nothing on a wire without TLS; use tls://, ftcps://, wss:// or quic://"
         ))),
         None => Ok(()),
     }
@@ -149,6 +149,11 @@ impl ClientTls {
     /// Trusts a server of this process, or a wire that needs no trust.
     pub(crate) fn trust(&mut self, pin: Option<Pin>) {
         self.pin = pin.into_iter().collect();
+    }
+
+    /// The name that the server must have, where it was given.
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
     }
 
     /// Adds these options.

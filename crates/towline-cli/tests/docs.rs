@@ -85,7 +85,11 @@ fn every_command_of_the_guide_works() {
     for page in guide() {
         let text = std::fs::read_to_string(&page).unwrap();
         for (line, script) in scripts(&text) {
-            let name = format!("docs-{}-{line}-{}", page.file_stem().unwrap().display(), std::process::id());
+            let name = format!(
+                "docs-{}-{line}-{}",
+                page.file_stem().unwrap().display(),
+                std::process::id()
+            );
             let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
             std::fs::create_dir_all(&scratch).unwrap();
             let output = Command::new("timeout")

@@ -21,11 +21,14 @@ pub enum Wire {
     Ws,
     /// `wss://`: the same over TLS.
     Wss,
+    /// `quic://`: a Towline session on a stream of a QUIC connection.
+    Quic,
 }
 
 impl Wire {
     /// Every wire that this library knows, in the order in which messages about them list them.
-    pub const ALL: [Wire; 6] = [Wire::Tcp, Wire::Tls, Wire::Ftcp, Wire::Ftcps, Wire::Ws, Wire::Wss];
+    pub const ALL: [Wire; 7] =
+        [Wire::Tcp, Wire::Tls, Wire::Ftcp, Wire::Ftcps, Wire::Ws, Wire::Wss, Wire::Quic];
 
     /// The scheme in front of `://`.
     pub const fn scheme(self) -> &'static str {
@@ -36,18 +39,24 @@ impl Wire {
             Wire::Ftcps => "ftcps",
             Wire::Ws => "ws",
             Wire::Wss => "wss",
+            Wire::Quic => "quic",
         }
     }
 
     /// Whether the bytes on this wire are encrypted and the peer is authenticated.
     pub const fn is_encrypted(self) -> bool {
-        matches!(self, Wire::Tls | Wire::Ftcps | Wire::Wss)
+        matches!(self, Wire::Tls | Wire::Ftcps | Wire::Wss | Wire::Quic)
+    }
+
+    /// Whether TLS runs over the wire's stream of bytes. QUIC has it inside.
+    pub(crate) const fn runs_tls(self) -> bool {
+        self.is_encrypted() && !matches!(self, Wire::Quic)
     }
 
     /// Whether this wire carries a Towline session (acknowledged, resumed after a loss). `ws` and `wss` do with a Towline
     /// peer; [`Capabilities::session`](crate::Capabilities::session) tells what was agreed with this one.
     pub const fn has_session(self) -> bool {
-        matches!(self, Wire::Tcp | Wire::Tls | Wire::Ws | Wire::Wss)
+        matches!(self, Wire::Tcp | Wire::Tls | Wire::Ws | Wire::Wss | Wire::Quic)
     }
 
     /// Whether it is WebSocket: its addresses may have a path and a query, and need no port.
@@ -66,6 +75,9 @@ impl Wire {
 
     /// The Cargo feature that this wire needs and that this build lacks.
     const fn missing_feature(self) -> Option<&'static str> {
+        if matches!(self, Wire::Quic) && !cfg!(feature = "quic") {
+            return Some("quic");
+        }
         if self.is_encrypted() && !cfg!(feature = "tls") {
             return Some("tls");
         }

@@ -38,6 +38,8 @@ pub(crate) struct Options {
     #[cfg(feature = "websocket")]
     pub(crate) websocket: crate::websocket::Checked,
     pub(crate) factories: crate::socket_factory::Factories,
+    #[cfg(feature = "quic")]
+    pub(crate) quic: crate::quic::WireConfigs,
 }
 
 /// Everything but TLS. The builder's methods say what each value means.
@@ -156,6 +158,8 @@ impl Default for Config {
             ),
             plain,
             factories: Default::default(),
+            #[cfg(feature = "quic")]
+            quic: crate::quic::WireConfigs::default(),
             session: std::sync::OnceLock::new(),
             #[cfg(feature = "tls")]
             tls: Tls {
@@ -495,6 +499,8 @@ impl ConfigBuilder {
             #[cfg(feature = "websocket")]
             websocket,
             factories: self.factories.check()?,
+            #[cfg(feature = "quic")]
+            quic: crate::quic::WireConfigs::default(),
         })))
     }
 }

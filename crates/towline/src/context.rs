@@ -75,6 +75,12 @@ impl Thread {
         Ok(())
     }
 
+    /// Whether the caller runs on it.
+    #[cfg(feature = "quic")]
+    pub(crate) fn is_current(&self) -> bool {
+        self.id.get() == Some(&std::thread::current().id())
+    }
+
     /// Wakes the thread unless it is the calling one, which looks at its queue before it waits.
     fn wake(&self) {
         self.has_work.store(true, Ordering::Release);

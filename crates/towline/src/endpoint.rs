@@ -186,6 +186,10 @@ impl Endpoint {
         {
             return Err(ListenError::NoCertificate { wire });
         }
+        #[cfg(feature = "quic")]
+        if wire == crate::Wire::Quic && address.factory().is_none() {
+            return self.listen_quic(address, factory);
+        }
         let (socket, local) = match address.factory() {
             Some(_) => (None, SocketAddr::from(([0; 4], 0))),
             None => {
@@ -193,10 +197,20 @@ impl Endpoint {
                 (Some(socket), local)
             }
         };
+        self.serve_listener(socket, local, address, factory)
+    }
+
+    fn serve_listener(
+        &self,
+        socket: Option<Socket>,
+        local: SocketAddr,
+        address: &Address,
+        factory: Option<Box<HandlerFactory>>,
+    ) -> Result<Listener, ListenError> {
         let thread = lightest(&self.shared.threads).ok_or(ListenError::Stopped)?;
         let shared = Arc::new(ListenerShared::new(
             Arc::clone(&self.shared),
-            wire,
+            address.wire(),
             Arc::clone(thread),
             factory,
             local,
@@ -205,6 +219,23 @@ impl Endpoint {
         let command = Command::Listen { socket, listener: Arc::clone(&shared) };
         thread.command(command).map_err(|_| ListenError::Stopped)?;
         Ok(Listener::new(shared))
+    }
+
+    /// A listener that is brought its connections by a listener of QUIC's.
+    #[cfg(feature = "quic")]
+    fn listen_quic(
+        &self,
+        address: &Address,
+        factory: Option<Box<HandlerFactory>>,
+    ) -> Result<Listener, ListenError> {
+        let threads = Arc::clone(&self.shared.threads);
+        let wire = crate::quic::QuicWire::new(threads, self.shared.config.clone());
+        let mut sessions = None;
+        let quic = Arc::new(wire).listen(address, |local| {
+            let listener = self.serve_listener(None, local, address, factory)?;
+            Ok(sessions.insert(listener).attacher())
+        })?;
+        sessions.map(|sessions| sessions.with_quic(quic)).ok_or(ListenError::Stopped)
     }
 }
 

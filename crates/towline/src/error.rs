@@ -36,7 +36,7 @@ pub enum AddressError {
         url: Box<str>,
     },
     /// The scheme names no wire of this library.
-    #[error("unknown scheme `{scheme}`; the schemes are tcp, tls, ftcp, ftcps, ws and wss")]
+    #[error("unknown scheme `{scheme}`; the schemes are tcp, tls, ftcp, ftcps, ws, wss and quic")]
     UnknownScheme {
         /// The scheme.
         scheme: Box<str>,
@@ -165,6 +165,9 @@ pub enum WireError {
         /// Its words.
         reason: Arc<str>,
     },
+    /// QUIC failed; who ended it and what to do is in the text.
+    #[error("{0}")]
+    Quic(Arc<str>),
     /// Another wire of the same session took over.
     #[error("the peer came back on another wire")]
     Replaced,
@@ -185,7 +188,7 @@ impl WireError {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::AddrNotAvailable => Fault::Local,
                 _ => Fault::Network,
             },
-            WireError::End | WireError::Protocol(_) => Fault::Peer,
+            WireError::End | WireError::Protocol(_) | WireError::Quic(_) => Fault::Peer,
             WireError::Http { status: 400..=499, .. } => Fault::Caller,
             WireError::Http { .. } | WireError::Upgrade(_) | WireError::WebSocketClosed { .. } => {
                 Fault::Peer

@@ -114,11 +114,24 @@ impl ListenerShared {
 /// Accepts connections on one address. Dropping it stops accepting; accepted connections stay.
 pub struct Listener {
     shared: Arc<ListenerShared>,
+    /// What `quic://` listens by.
+    #[cfg(feature = "quic")]
+    quic: Option<crate::quic::Listener>,
 }
 
 impl Listener {
     pub(crate) fn new(shared: Arc<ListenerShared>) -> Listener {
-        Listener { shared }
+        Listener {
+            shared,
+            #[cfg(feature = "quic")]
+            quic: None,
+        }
+    }
+
+    #[cfg(feature = "quic")]
+    pub(crate) fn with_quic(mut self, quic: crate::quic::Listener) -> Listener {
+        self.quic = Some(quic);
+        self
     }
 
     /// The address that it listens on, with the real port where 0 was asked for. All zeros for a listener that only takes
@@ -210,6 +223,32 @@ impl Attacher {
         factory: Arc<dyn SocketFactory>,
         native: Option<Native>,
     ) -> Result<FactorySocket, ListenError> {
+        self.attach_to(None, factory, native)
+    }
+
+    /// The same, to be served by this thread.
+    #[cfg(feature = "quic")]
+    pub(crate) fn attach_on(
+        &self,
+        thread: &Arc<Thread>,
+        factory: Arc<dyn SocketFactory>,
+        native: Option<Native>,
+    ) -> Result<FactorySocket, ListenError> {
+        self.attach_to(Some(thread), factory, native)
+    }
+
+    /// Whether another peer would be served now.
+    #[cfg(feature = "quic")]
+    pub(crate) fn has_room(&self) -> bool {
+        !self.shared.is_saturated()
+    }
+
+    fn attach_to(
+        &self,
+        thread: Option<&Arc<Thread>>,
+        factory: Arc<dyn SocketFactory>,
+        native: Option<Native>,
+    ) -> Result<FactorySocket, ListenError> {
         let listener = Arc::clone(&self.shared);
         if listener.queue().closed {
             return Err(ListenError::Closed);
@@ -220,8 +259,8 @@ impl Attacher {
         let config = &listener.endpoint.config.0;
         let check = config.factories.check.clone();
         let socket = SocketShared::new(factory, native, config.plain.max_message, check);
-        let thread = lightest(&listener.endpoint.threads).ok_or(ListenError::Stopped)?;
-        let thread = Arc::clone(thread);
+        let light = || lightest(&listener.endpoint.threads);
+        let thread = Arc::clone(thread.or_else(light).ok_or(ListenError::Stopped)?);
         listener.handshakes.fetch_add(1, Ordering::AcqRel);
         let command = Command::Attach { socket: Arc::clone(&socket), listener };
         if thread.command(command).is_err() {

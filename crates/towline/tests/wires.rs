@@ -37,7 +37,7 @@ fn each_wire_echoes_each_size_it_can_carry() {
     for driver in [DriverChoice::Epoll, DriverChoice::IoUring] {
         let context = Context::builder().threads(2).driver(driver).build().unwrap();
         let endpoint = Endpoint::new(&context, &config);
-        for scheme in ["tcp", "tls", "ftcp", "ftcps"] {
+        for scheme in ["tcp", "tls", "ftcp", "ftcps", "quic"] {
             let url = format!("{scheme}://127.0.0.1:0");
             let listener = endpoint.listen_with(url, |_: &Connection| echo).unwrap();
             let connection = endpoint.connect_blocking(listener.url()).unwrap();

@@ -13,6 +13,7 @@ use towline::{
     MessageId, RecvError, Request, RequestError, Send, SendError,
 };
 
+use crate::commands::streams;
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::{Interrupt, block_on};
 use crate::output::text::Format;
@@ -38,6 +39,7 @@ const LINES: usize = 256;
 #[command(after_help = "Examples:\n  \
     towline connect tcp://127.0.0.1:7000 --message hello --request\n  \
     towline connect tls://192.0.2.7:7000,tls://192.0.2.8:7000 --stdin --pin sha256:...\n  \
+    towline connect quic://192.0.2.7:4433 --alpn hq-interop < request > reply\n  \
     towline connect ftcp://127.0.0.1:7000 --format json")]
 pub(crate) struct Arguments {
     /// Where to connect, such as tcp://127.0.0.1:7000; several divided by commas are tried in turn.
@@ -61,12 +63,24 @@ pub(crate) struct Arguments {
     /// How messages are printed.
     #[arg(long, value_enum, default_value = "raw")]
     format: Format,
+    /// quic:// only: speak plain streams with any QUIC peer under this application protocol; may be repeated. Standard input goes
+    /// out on one bidirectional stream, its end as FIN; what comes back goes to standard output.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["stdin", "request", "wait", "format"])]
+    alpn: Vec<String>,
     #[command(flatten)]
     tls: ClientTls,
 }
 
 pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -> Outcome {
     let addresses = arguments.urls.as_str().into_addresses()?;
+    if !arguments.alpn.is_empty() {
+        let builder = Config::builder().connect_timeout(arguments.timeout);
+        let config = arguments.tls.apply(builder, &addresses, notes)?.build()?;
+        let message = arguments.message.as_deref();
+        let (timeout, name) = (arguments.timeout, arguments.tls.server_name());
+        let connect = streams::Connect { addresses: &addresses, config, timeout, name, message };
+        return connect.run(&arguments.alpn, notes, interrupt);
+    }
     let nothing_to_send = arguments.message.is_none() && !arguments.stdin;
     if arguments.request && nothing_to_send {
         return Err(Failure::usage("--request needs something to send: --message TEXT or --stdin"));

@@ -1,8 +1,8 @@
 //! `towline listen`: accepts connections and echoes, prints or discards their messages.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,10 @@ use towline::{
     Address, Config, Connection, Context, Ended, Endpoint, Message, RecvError, SendError, WireError,
 };
 
+use crate::commands::streams;
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::{Interrupt, Signal};
+use crate::metrics::{Counters, MetricsOption};
 use crate::output::text::Format;
 use crate::output::{Notes, Output};
 use crate::tls::ServerTls;
@@ -31,6 +33,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 #[command(after_help = "Examples:\n  \
     towline listen tcp://127.0.0.1:7000\n  \
     towline listen tls://[::]:0 --announce --echo\n  \
+    towline listen quic://0.0.0.0:4433 --alpn hq-interop --echo --cert FILE --key FILE\n  \
     towline listen ftcp://127.0.0.1:7000 --once --format quoted")]
 pub(crate) struct Arguments {
     /// Where to listen, such as tcp://127.0.0.1:7000; port 0 is any free one.
@@ -50,6 +53,12 @@ pub(crate) struct Arguments {
     /// How messages are printed.
     #[arg(long, value_enum, default_value = "raw", conflicts_with_all = ["echo", "sink"])]
     format: Format,
+    /// quic:// only: serve plain streams under this application protocol to any QUIC peer; may be repeated. With --echo every
+    /// bidirectional stream is answered with its own bytes and every datagram with itself; otherwise the bytes are printed as they come.
+    #[arg(long, value_name = "NAME", conflicts_with = "format")]
+    alpn: Vec<String>,
+    #[command(flatten)]
+    metrics: MetricsOption,
     #[command(flatten)]
     tls: ServerTls,
 }
@@ -65,8 +74,7 @@ struct Server<'a> {
     output: Mutex<Output>,
     interrupt: &'a Interrupt,
     notes: &'a Notes,
-    messages: AtomicU64,
-    bytes: AtomicU64,
+    counters: Arc<Counters>,
 }
 
 pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -> Outcome {
@@ -74,8 +82,20 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
     let limit = if arguments.once { 1 } else { MAX_CONNECTIONS };
     let builder = Config::builder().max_connections(limit);
     let config = arguments.tls.apply(builder, &address, notes)?.build()?;
+    if !arguments.alpn.is_empty() {
+        let what = match (arguments.echo, arguments.sink) {
+            (true, _) => streams::Serve::Echo,
+            (_, true) => streams::Serve::Sink,
+            _ => streams::Serve::Print,
+        };
+        let once = arguments.once;
+        let listen = streams::Listen { address, config, what, once, announce: arguments.announce };
+        return listen.run(&arguments.alpn, notes, interrupt);
+    }
     let context = Context::new()?;
     let listener = Endpoint::new(&context, &config).listen(&address)?;
+    let counters = Arc::new(Counters::default());
+    let _metrics = arguments.metrics.serve(Arc::clone(&counters), |_| {}, notes)?;
     let mut output = Output::open()?;
     if arguments.announce {
         output.line(&format!("listening {}", listener.url()))?;
@@ -91,8 +111,7 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
         output: Mutex::new(output),
         interrupt,
         notes,
-        messages: AtomicU64::new(0),
-        bytes: AtomicU64::new(0),
+        counters: Arc::clone(&counters),
     };
     let outcome = std::thread::scope(|scope| {
         let mut number = 0;
@@ -112,7 +131,8 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
     });
     drop(listener);
     drop(context);
-    let (messages, bytes) = (server.messages.into_inner(), server.bytes.into_inner());
+    let messages = counters.messages.load(Ordering::Relaxed);
+    let bytes = counters.bytes.load(Ordering::Relaxed);
     notes.detail(&format!("received {messages} messages, {bytes} bytes"));
     match outcome {
         Err(Failure::Interrupted(Signal::Terminate)) => Ok(()),
@@ -149,7 +169,13 @@ impl Server<'_> {
     fn serve(&self, connection: &Connection, number: u64) -> Outcome {
         let peer = connection.peer_address().map(|peer| peer.to_string()).unwrap_or_default();
         self.notes.detail(&format!("connection {number} from {peer}"));
+        self.counters.connections.fetch_add(1, Ordering::Relaxed);
+        self.counters.open.fetch_add(1, Ordering::Relaxed);
         let outcome = self.take_all(connection, number);
+        self.counters.open.fetch_sub(1, Ordering::Relaxed);
+        if matches!(outcome, Err(Failure::Failed(_))) {
+            self.counters.failures.fetch_add(1, Ordering::Relaxed);
+        }
         self.output().flush()?;
         match outcome {
             Err(Failure::Interrupted(signal)) => {
@@ -194,8 +220,8 @@ impl Server<'_> {
             {
                 return Err(signal.into());
             }
-            self.messages.fetch_add(1, Ordering::Relaxed);
-            self.bytes.fetch_add(message.data.len() as u64, Ordering::Relaxed);
+            self.counters.messages.fetch_add(1, Ordering::Relaxed);
+            self.counters.bytes.fetch_add(message.data.len() as u64, Ordering::Relaxed);
             match self.mode {
                 Mode::Sink => {}
                 Mode::Print(format) => {

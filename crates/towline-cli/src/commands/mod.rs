@@ -7,6 +7,7 @@ pub(crate) mod generate;
 pub(crate) mod link;
 pub(crate) mod listen;
 pub(crate) mod perf;
+mod streams;
 pub(crate) mod transfer;
 
 use crate::arguments::{Arguments, Command};

@@ -198,7 +198,7 @@ impl Server {
         let arguments = [sub_command, &[&url, "--announce"], options].concat();
         let mut running = Running::start(&arguments);
         let mut trust = Vec::new();
-        if matches!(wire, "tls" | "ftcps" | "wss") && !options.contains(&"--cert") {
+        if matches!(wire, "tls" | "ftcps" | "wss" | "quic") && !options.contains(&"--cert") {
             let line = running.err.wait_for("pin sha256:");
             let pin = line.split_whitespace().last().unwrap();
             trust = vec!["--pin".to_owned(), pin.to_owned()];
@@ -263,4 +263,4 @@ impl Drop for Directory {
     }
 }
 
-pub(crate) const WIRES: [&str; 6] = ["tcp", "tls", "ftcp", "ftcps", "ws", "wss"];
+pub(crate) const WIRES: [&str; 7] = ["tcp", "tls", "ftcp", "ftcps", "ws", "wss", "quic"];

@@ -102,6 +102,13 @@ impl Frame {
 }
 
 impl Open {
+    /// What keys are bound to, so that a relay which alters any of it is found out.
+    pub(crate) fn parameters(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        self.encode(&mut out);
+        out.freeze()
+    }
+
     fn encode(&self, out: &mut BytesMut) {
         let flags = u8::from(self.hop_feedback)
             | u8::from(self.framing == Framing::Messages) << 1

@@ -6,6 +6,8 @@
 mod control;
 mod flight;
 pub mod flow;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod geometry;
 pub mod hop;
 mod mixer;
@@ -13,8 +15,11 @@ mod outbox;
 mod parts;
 pub mod relay;
 mod runs;
+pub mod seal;
 mod seen;
 pub mod wire;
 
 #[cfg(test)]
 mod toy;
+#[cfg(test)]
+mod vectors;

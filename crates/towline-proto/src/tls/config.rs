@@ -493,16 +493,30 @@ pub(super) struct Limits {
 /// Checked options for connecting. Cloning it costs a reference count, and clones share what they remember for resumption.
 #[derive(Clone)]
 pub struct ClientConfig {
-    pub(super) rustls: Arc<rustls::ClientConfig>,
+    pub(crate) rustls: Arc<rustls::ClientConfig>,
     pub(super) limits: Limits,
 }
 
 /// Checked options for accepting. Cloning it costs a reference count, and clones share what they remember for resumption.
 #[derive(Clone)]
 pub struct ServerConfig {
-    pub(super) rustls: Arc<rustls::ServerConfig>,
+    pub(crate) rustls: Arc<rustls::ServerConfig>,
     pub(super) identity: Arc<CertifiedKey>,
     pub(super) limits: Limits,
+}
+
+#[cfg(feature = "quic")]
+impl ClientConfig {
+    pub(crate) fn rustls(&self) -> &rustls::ClientConfig {
+        &self.rustls
+    }
+}
+
+#[cfg(feature = "quic")]
+impl ServerConfig {
+    pub(crate) fn rustls(&self) -> &rustls::ServerConfig {
+        &self.rustls
+    }
 }
 
 impl ServerConfig {

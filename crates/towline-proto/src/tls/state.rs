@@ -41,6 +41,24 @@ impl TlsState {
         Self(Arc::new(agreed))
     }
 
+    #[cfg(feature = "quic")]
+    pub(crate) fn of_quic(
+        cipher_suite: Option<&'static str>,
+        alpn: Option<&[u8]>,
+        peer_certificates: Vec<CertificateDer<'static>>,
+        resumed: bool,
+        server_name: Option<String>,
+    ) -> Self {
+        Self::new(Agreed {
+            version: Version::Tls13,
+            cipher_suite: cipher_suite.unwrap_or("unknown"),
+            alpn: alpn.map(<[u8]>::to_vec),
+            peer_certificates,
+            resumed,
+            server_name,
+        })
+    }
+
     /// The protocol version.
     pub fn version(&self) -> Version {
         self.0.version

@@ -131,12 +131,24 @@ impl Endpoint {
         Ok(Endpoint { shared })
     }
 
-    fn share(context: &Context, mut config: EndpointConfig) -> Arc<EndpointShared> {
+    /// With defaults, for the sessions of a context's endpoints.
+    pub(crate) fn of_threads(threads: Arc<[Arc<Thread>]>) -> Endpoint {
+        Endpoint { shared: Self::share_threads(threads, EndpointConfig::default()) }
+    }
+
+    fn share(context: &Context, config: EndpointConfig) -> Arc<EndpointShared> {
+        Self::share_threads(Arc::clone(&context.threads), config)
+    }
+
+    fn share_threads(
+        threads: Arc<[Arc<Thread>]>,
+        mut config: EndpointConfig,
+    ) -> Arc<EndpointShared> {
         if config.secret == [0; 32] {
             config.secret = random();
         }
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Arc::new(EndpointShared { id, config, threads: Arc::clone(&context.threads) })
+        Arc::new(EndpointShared { id, config, threads })
     }
 
     /// Connects to `host:port`; the host's name, which the server has to prove, is the host. Streams and datagrams are for futures.
@@ -167,6 +179,18 @@ impl Endpoint {
         self.dial(config, to, Some(server_name), params, handler)
     }
 
+    /// For the stream under a session, which is let go after the session and not before.
+    pub(crate) fn connect_for_wire(
+        &self,
+        config: &ClientConfig,
+        to: &str,
+        server_name: &str,
+        handler: Box<dyn Handler>,
+    ) -> Connecting {
+        let params = ConnectParams::default();
+        self.dial_as(config, to, Some(server_name), params, Some(handler), true)
+    }
+
     fn dial(
         &self,
         config: &ClientConfig,
@@ -175,7 +199,21 @@ impl Endpoint {
         params: ConnectParams,
         handler: Option<Box<dyn Handler>>,
     ) -> Connecting {
-        let Some(thread) = lightest(&self.shared.threads) else {
+        self.dial_as(config, to, server_name, params, handler, false)
+    }
+
+    fn dial_as(
+        &self,
+        config: &ClientConfig,
+        to: &str,
+        server_name: Option<&str>,
+        params: ConnectParams,
+        handler: Option<Box<dyn Handler>>,
+        wire: bool,
+    ) -> Connecting {
+        // Who dials on an I/O thread has the connection there: nothing between the two has to change threads.
+        let here = self.shared.threads.iter().find(|thread| thread.is_current());
+        let Some(thread) = here.or_else(|| lightest(&self.shared.threads)) else {
             unreachable!("a context has at least one thread");
         };
         let shared = Shared::new(Arc::clone(thread));
@@ -193,6 +231,7 @@ impl Endpoint {
                     server_name: server_name.unwrap_or(host).to_owned(),
                     host: host.to_owned(),
                     port,
+                    wire,
                 };
                 let command = Command::Quic(QuicCommand::Connect(Box::new(dial)));
                 if thread.command(command).is_err() {
@@ -209,7 +248,7 @@ impl Endpoint {
     /// # Errors
     /// See [`ListenError`]; an address in use is [`ListenError::Io`].
     pub fn listen(&self, config: &ServerConfig, on: &str) -> Result<Listener, ListenError> {
-        self.start(config, on, None)
+        self.start(config, on, None, false)
     }
 
     /// Listens with an acceptor, which decides about clients and makes a handler for each. A closure that takes a `&Connection` and makes a handler is one.
@@ -222,7 +261,17 @@ impl Endpoint {
         on: &str,
         acceptor: impl Acceptor,
     ) -> Result<Listener, ListenError> {
-        self.start(config, on, Some(Arc::new(acceptor)))
+        self.start(config, on, Some(Arc::new(acceptor)), false)
+    }
+
+    /// For streams under sessions.
+    pub(crate) fn listen_for_wire(
+        &self,
+        config: &ServerConfig,
+        on: &str,
+        acceptor: Arc<dyn Acceptor>,
+    ) -> Result<Listener, ListenError> {
+        self.start(config, on, Some(acceptor), true)
     }
 
     fn start(
@@ -230,6 +279,7 @@ impl Endpoint {
         config: &ServerConfig,
         on: &str,
         acceptor: Option<Arc<dyn Acceptor>>,
+        wire: bool,
     ) -> Result<Listener, ListenError> {
         let address = resolve(on)?;
         let io =
@@ -246,6 +296,7 @@ impl Endpoint {
             acceptor,
             ports: threads.clone().map(|_| AtomicUsize::new(usize::MAX)).collect(),
             handed: AtomicUsize::new(0),
+            wire,
             ended: AtomicBool::new(false),
             queue: Mutex::default(),
         });
@@ -322,6 +373,8 @@ pub(crate) struct ListenerShared {
     pub(crate) ports: Box<[AtomicUsize]>,
     /// Bytes on their way from one thread to another.
     pub(crate) handed: AtomicUsize,
+    /// Its connections are under sessions, and are let go after them.
+    pub(crate) wire: bool,
     pub(crate) ended: AtomicBool,
     queue: Mutex<(VecDeque<Connection>, WakerSet)>,
 }

@@ -207,9 +207,16 @@ pub(crate) fn describe(reason: &CloseReason) -> String {
         CloseReason::Unreachable => "what was sent was not acknowledged in time".into(),
         CloseReason::StatelessReset => "the peer has forgotten the connection".into(),
         CloseReason::VersionMismatch => "no version of QUIC in common with the peer".into(),
+        // Words of our own verifier, which say it all.
+        CloseReason::CertificateRejected { reason, .. } if reason.starts_with("the peer's") => {
+            reason.to_string()
+        }
         CloseReason::CertificateRejected { alert, reason } => match advice(*alert) {
-            Some(advice) => format!("the peer's certificate was refused: {reason}; {advice}"),
-            None => format!("the peer's certificate was refused: {reason}"),
+            // 46, certificate_unknown, is for reasons that no alert has: they speak for themselves.
+            Some(advice) if *alert != 46 => {
+                format!("the peer's certificate was refused: {reason}; {advice}")
+            }
+            _ => format!("the peer's certificate was refused: {reason}"),
         },
         CloseReason::Refused => "the peer refused the connection".into(),
         other => other.status().into(),

@@ -14,6 +14,7 @@ mod error;
 mod files;
 mod handler;
 mod stream;
+mod wire;
 
 pub use towline_proto::quic::{
     Acceptance, AckFrequency, AckedPacket, Chunk, CidConfig, CidReader, Cipher, ClientConfig,
@@ -38,6 +39,7 @@ pub use self::files::{
 };
 pub use self::handler::{Acceptor, Closed, Connected, Handler, NewStream};
 pub use self::stream::{RecvStream, SendStream};
+pub use self::wire::{client_config, server_config};
 pub use crate::runtime::PortStats;
 
 /// Runs a future on this thread until it is done: the blocking twin of every future here, for programs without a runtime. Not for handlers.
@@ -48,3 +50,4 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 pub(crate) use self::connection::{Answer, DATAGRAM_INBOX, NOWHERE, Op, Phase, Shared};
 pub(crate) use self::endpoint::{EndpointShared, HANDOVER, ListenerShared};
 pub(crate) use self::stream::{READ_AHEAD, ReadEnd, SEND_AHEAD, StreamShared, WriteEnd};
+pub(crate) use self::wire::{QuicWire, WireConfigs, agreed};

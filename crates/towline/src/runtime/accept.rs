@@ -178,7 +178,7 @@ impl Runtime {
         if listener.wire.is_websocket() {
             link.layer = Layer::server(&listener.endpoint.config.0, Instant::now());
         }
-        match listener.wire.is_encrypted() {
+        match listener.wire.runs_tls() {
             true => self.accept_tls(key, &listener),
             false => self.accept_secured(key),
         }

@@ -250,7 +250,7 @@ impl Runtime {
         let Some(core) = self.cores.get_mut(key) else { return };
         let Origin::Dialed(dialing) = &mut core.origin else { return };
         let address = dialing.addresses.get(index);
-        if address.is_some_and(|to| core.shared.config.factory_for(to).is_some()) {
+        if address.is_some_and(|to| is_opened_by_factory(&core.shared.config, to)) {
             let Some(to) = dialing.factory_target(index) else { return };
             return self.open_by_factory(key, index, to);
         }
@@ -389,7 +389,7 @@ impl Runtime {
         let Some(given) = dialing.addresses.get(address) else { return Ok(false) };
         let configured = core.shared.config.0.plain.server_name.as_deref();
         let name = configured.unwrap_or(given.host()).to_owned();
-        let security = (given.wire().is_encrypted(), name);
+        let security = (given.wire().runs_tls(), name);
         #[cfg(feature = "websocket")]
         let security = match dialing.way(address) {
             Some(way) => way.security(configured),
@@ -624,6 +624,11 @@ impl Runtime {
             }
         }
     }
+}
+
+/// Whether not a socket of ours but a factory opens this address: an application's, or ours for QUIC.
+fn is_opened_by_factory(config: &crate::Config, to: &Address) -> bool {
+    to.wire() == crate::Wire::Quic || config.factory_for(to).is_some()
 }
 
 /// An attempt that is not even begun.

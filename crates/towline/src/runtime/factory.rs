@@ -66,7 +66,13 @@ impl Runtime {
     pub(super) fn open_by_factory(&mut self, key: CoreKey, index: usize, to: Address) {
         let Some(core) = self.cores.get(key) else { return };
         let config = &core.shared.config;
-        let Some(factory) = config.factory_for(&to) else { return };
+        let factory = config.factory_for(&to);
+        #[cfg(feature = "quic")]
+        let factory = factory.or_else(|| {
+            (to.wire() == crate::Wire::Quic)
+                .then(|| quic_wire(&mut self.quic_wires, &self.threads, config))
+        });
+        let Some(factory) = factory else { return };
         let options = open_options(config, &to, core.born);
         let timeout = options.timeout;
         let shared = SocketShared::new(
@@ -365,6 +371,13 @@ impl Runtime {
             _ => None,
         };
         let Some(wire) = wire else { return };
+        #[cfg(feature = "quic")]
+        if let Some(agreed) = crate::quic::agreed(&Arc::clone(shared).into())
+            && let Some(link) = self.links.get_mut(key.0)
+        {
+            (link.state, link.local, link.peer) = (agreed.tls, agreed.local, Some(agreed.peer));
+        }
+        let Some(link) = self.links.get(key.0) else { return };
         let framing = shared.framing();
         let framed = match framing {
             Framing::Bytes => false,
@@ -429,4 +442,20 @@ fn open_options(config: &crate::Config, to: &Address, born: bool) -> OpenOptions
     }
     let _ = (to, born);
     options
+}
+
+/// The factory of `quic://` for this configuration, made when there is none yet. Those that nobody uses any more go.
+#[cfg(feature = "quic")]
+fn quic_wire(
+    wires: &mut Vec<Arc<crate::quic::QuicWire>>,
+    threads: &Arc<[Arc<Thread>]>,
+    config: &crate::Config,
+) -> Arc<dyn crate::socket_factory::SocketFactory> {
+    if let Some(wire) = wires.iter().find(|wire| wire.is_of(config)) {
+        return Arc::clone(wire) as _;
+    }
+    wires.retain(|wire| Arc::strong_count(wire) > 1);
+    let wire = Arc::new(crate::quic::QuicWire::new(Arc::clone(threads), config.clone()));
+    wires.push(Arc::clone(&wire));
+    wire
 }

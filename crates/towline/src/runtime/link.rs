@@ -126,7 +126,8 @@ impl Link {
             return None;
         }
         match self.owner {
-            Owner::Core(core) if self.state.is_some() => Some(core),
+            // QUIC links have a state, but TLS inside.
+            Owner::Core(core) if self.tls.is_some() && self.state.is_some() => Some(core),
             _ => None,
         }
     }

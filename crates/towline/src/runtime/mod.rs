@@ -134,6 +134,8 @@ pub(crate) struct Runtime {
     listeners: Slab<ListenerCore>,
     #[cfg(feature = "quic")]
     quic: quic::QuicThread,
+    #[cfg(feature = "quic")]
+    quic_wires: Vec<Arc<crate::quic::QuicWire>>,
     sockets: Slab<FactoryCarrier>,
     /// Carriers that have something to tell.
     stirred: Vec<Stirred>,
@@ -159,6 +161,8 @@ impl Runtime {
             listeners: Slab::new(),
             #[cfg(feature = "quic")]
             quic: quic::QuicThread::default(),
+            #[cfg(feature = "quic")]
+            quic_wires: Vec::new(),
             sockets: Slab::new(),
             stirred: Vec::new(),
             timers: BinaryHeap::new(),

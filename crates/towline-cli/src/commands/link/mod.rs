@@ -7,6 +7,7 @@ mod shape;
 mod tcp;
 mod udp;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
@@ -15,6 +16,7 @@ pub(crate) use self::runtime::{Proxy, Running, Spec};
 pub(crate) use self::shape::Shape;
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::{Interrupt, Signal};
+use crate::metrics::{Counters, MetricsOption, Page};
 use crate::output::{Notes, Output};
 use crate::units;
 
@@ -58,6 +60,8 @@ pub(crate) struct Arguments {
     /// Print statistics as JSON, one object per line.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    metrics: MetricsOption,
 }
 
 /// A seed that nobody asked for.
@@ -86,7 +90,14 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
         window: arguments.tcp_window,
         incidents: arguments.shape.incidents(),
     };
-    let running = Running::start(spec).map_err(Failure::failed)?;
+    let running = Arc::new(Running::start(spec).map_err(Failure::failed)?);
+    let own = Arc::clone(&running);
+    let more = move |page: &mut Page| {
+        if let Some(snapshot) = own.snapshot() {
+            report::to_page(&snapshot, page);
+        }
+    };
+    let metrics = arguments.metrics.serve(Arc::new(Counters::default()), more, notes)?;
     let mut output = Output::open()?;
     let listening = [("udp", &running.udp, &arguments.udp), ("tcp", &running.tcp, &arguments.tcp)];
     for (kind, addresses, proxies) in listening {
@@ -98,7 +109,8 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
         }
     }
     let outcome = watch(arguments, &running, seed, interrupt, &mut output);
-    let last = running.stop().ok_or_else(|| Failure::failed("the system refused to wait"))?;
+    let last = running.snapshot().ok_or_else(|| Failure::failed("the system refused to wait"))?;
+    drop((metrics, running));
     print(arguments, &last, seed, &mut output)?;
     match outcome {
         // A service that is asked to end ends well.

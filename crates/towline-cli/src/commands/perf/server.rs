@@ -1,6 +1,7 @@
 //! `towline perf server`: counts what comes, answers, or sends, as clients ask.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -12,6 +13,7 @@ use super::control::{self, Kind, Plan, Tally};
 use super::sender;
 use crate::failure::Outcome;
 use crate::interrupt::{Interrupt, Signal};
+use crate::metrics::{Counters, MetricsOption};
 use crate::output::{Notes, Output, json::SCHEMA_VERSION};
 use crate::tls::ServerTls;
 use crate::units::{show_bytes, show_rate};
@@ -38,6 +40,8 @@ pub(crate) struct Arguments {
     #[arg(short = 'J', long)]
     json: bool,
     #[command(flatten)]
+    metrics: MetricsOption,
+    #[command(flatten)]
     io: super::Io,
     #[command(flatten)]
     tls: ServerTls,
@@ -63,6 +67,7 @@ impl Own {
         }
         let context = towline::Context::new()?;
         let server = Arc::new(Server {
+            counters: Arc::default(),
             stop: Interrupt::default(),
             one_off: false,
             json: true,
@@ -94,8 +99,11 @@ pub(super) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
     let builder = Config::builder().max_connections(MAX_CONNECTIONS);
     let config = arguments.tls.apply(builder, &address, notes)?.build()?;
     let context = arguments.io.context()?;
+    let counters = Arc::new(Counters::default());
+    let _metrics = arguments.metrics.serve(Arc::clone(&counters), |_| {}, notes)?;
     let mut output = Output::open()?;
     let server = Arc::new(Server {
+        counters,
         stop: Interrupt::default(),
         one_off: arguments.one_off,
         json: arguments.json,
@@ -123,6 +131,7 @@ pub(super) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
 }
 
 struct Server {
+    counters: Arc<Counters>,
     stop: Interrupt,
     one_off: bool,
     json: bool,
@@ -141,6 +150,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Server {
     /// One connection of a test has ended.
     fn finish(&self, plan: &Plan, tally: Tally) {
+        self.counters.connections.fetch_add(1, Ordering::Relaxed);
+        self.counters.messages.fetch_add(tally.messages, Ordering::Relaxed);
+        self.counters.bytes.fetch_add(tally.bytes, Ordering::Relaxed);
         let done = {
             let mut tests = lock(&self.tests);
             let (left, tallies) =

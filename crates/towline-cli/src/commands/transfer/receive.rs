@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
@@ -12,6 +13,7 @@ use towline::{Address, Config, Context, Endpoint};
 use super::receiver::{Receiver, Summary, Target};
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::{Interrupt, Signal};
+use crate::metrics::{Counters, MetricsOption};
 use crate::output::{Notes, Output, json::SCHEMA_VERSION};
 use crate::tls::ServerTls;
 use crate::units::{show_bytes, show_rate};
@@ -59,6 +61,8 @@ pub(crate) struct Arguments {
     #[arg(short = 'J', long)]
     json: bool,
     #[command(flatten)]
+    metrics: MetricsOption,
+    #[command(flatten)]
     tls: ServerTls,
 }
 
@@ -89,6 +93,8 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
         )?;
     }
     notes.detail(&format!("listening on {}", listener.url()));
+    let counters = Arc::new(Counters::default());
+    let _metrics = arguments.metrics.serve(Arc::clone(&counters), |_| {}, notes)?;
     let target = match standard {
         true => Target::Standard(Mutex::new(Output::open()?)),
         false => Target::Directory(arguments.out.clone()),
@@ -104,6 +110,9 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
         notes,
         transfers: Mutex::new(HashMap::new()),
         over: Box::new(|summary: &Summary| {
+            counters.files.fetch_add(summary.files, Ordering::Relaxed);
+            counters.bytes.fetch_add(summary.bytes, Ordering::Relaxed);
+            counters.failures.fetch_add(summary.failed.len() as u64, Ordering::Relaxed);
             for text in &summary.failed {
                 notes.warn(text);
             }
@@ -136,9 +145,12 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
                 Ok(None) => return Ok(()),
                 Err(signal) => return Err(signal.into()),
             };
-            let (receiver, done) = (&receiver, &done);
+            let (receiver, done, counters) = (&receiver, &done, &counters);
             let serve = move || {
+                counters.connections.fetch_add(1, Ordering::Relaxed);
+                counters.open.fetch_add(1, Ordering::Relaxed);
                 let outcome = receiver.serve(&connection);
+                counters.open.fetch_sub(1, Ordering::Relaxed);
                 if let Err(Failure::OutputClosed) = outcome {
                     done.trigger(Signal::Terminate);
                 } else if let Err(failure) = outcome

@@ -15,6 +15,7 @@ use super::stats::FlowStats;
 use crate::bats::geometry::Geometry;
 use crate::bats::hop::Path;
 use crate::bats::mixer::{Mixed, Mixer};
+use crate::bats::seal::Key;
 use crate::bats::wire::{self, MIXED_HEADER, SOURCE_HEADER, expand, source_header};
 
 /// Bytes at the end of a symbol.
@@ -51,6 +52,8 @@ pub(super) struct DatagramSender {
     bytes: usize,
     next: u64,
     expired: u64,
+    /// Messages are sealed: the first symbol's number makes the nonce, the stamp is bound in.
+    key: Option<Key>,
 }
 
 impl DatagramSender {
@@ -65,7 +68,12 @@ impl DatagramSender {
             bytes: 0,
             next: 0,
             expired: 0,
+            key: None,
         }
+    }
+
+    pub(super) fn on_key(&mut self, key: Key) {
+        self.key = Some(key);
     }
 
     /// Bytes of messages that have not left.
@@ -128,6 +136,17 @@ impl DatagramSender {
     ) {
         let room = symbol_room(max_packet, self.geometry);
         let stamp = ticks(accepted.saturating_duration_since(self.base)).to_be_bytes();
+        let mut sealed = BytesMut::new();
+        let message: &[u8] = match &self.key {
+            None => message,
+            Some(key) => {
+                sealed.extend_from_slice(message);
+                if key.seal(self.next, &stamp, &mut sealed, 0).is_none() {
+                    return;
+                }
+                &sealed
+            }
+        };
         // An empty message is one symbol all the same.
         let count = message.len().div_ceil(room).max(1);
         for index in 0..count {
@@ -207,9 +226,14 @@ pub(super) struct DatagramReceiver {
     pieces: BTreeMap<u64, Bytes>,
     lateness: Lateness,
     ready: VecDeque<Bytes>,
+    key: Option<Key>,
 }
 
 impl DatagramReceiver {
+    pub(super) fn on_key(&mut self, key: Key) {
+        self.key = Some(key);
+    }
+
     pub(super) fn new(config: &FlowConfig, geometry: Geometry, now: Instant) -> DatagramReceiver {
         DatagramReceiver {
             geometry,
@@ -221,6 +245,7 @@ impl DatagramReceiver {
             pieces: BTreeMap::new(),
             lateness: Lateness { base: now, quickest: [None; 2], since: now },
             ready: VecDeque::new(),
+            key: None,
         }
     }
 
@@ -331,8 +356,7 @@ impl DatagramReceiver {
     fn on_symbol(&mut self, now: Instant, number: u64, symbol: Bytes, stats: &mut FlowStats) {
         let whole = FIRST | LAST;
         if flags(&symbol) & whole == whole {
-            self.deliver(now, &symbol, payload(&symbol), stats);
-            return;
+            return self.deliver(now, number, &symbol, payload(&symbol), stats);
         }
         self.pieces.insert(number, symbol);
         let back = (0..MAX_SYMBOLS as u64).map_while(|back| number.checked_sub(back));
@@ -355,13 +379,32 @@ impl DatagramReceiver {
             if flags(piece) & LAST != 0 {
                 let last = piece.clone();
                 (first..=place).for_each(|place| drop(self.pieces.remove(&place)));
-                return self.deliver(now, &last, message.freeze(), stats);
+                return self.deliver(now, first, &last, message.freeze(), stats);
             }
         }
     }
 
-    fn deliver(&mut self, now: Instant, last: &Bytes, message: Bytes, stats: &mut FlowStats) {
-        let late = stamp(last).is_none_or(|stamp| self.lateness.of(now, stamp) > self.deadline);
+    fn deliver(
+        &mut self,
+        now: Instant,
+        first: u64,
+        last: &Bytes,
+        message: Bytes,
+        stats: &mut FlowStats,
+    ) {
+        let Some(stamp) = stamp(last) else { return };
+        let message = match &self.key {
+            None => message,
+            Some(key) => {
+                let Some(plain) = key.open(first, &stamp.to_be_bytes(), BytesMut::from(message))
+                else {
+                    stats.dropped.forged += 1;
+                    return;
+                };
+                plain
+            }
+        };
+        let late = self.lateness.of(now, stamp) > self.deadline;
         if late || self.ready.len() >= MAX_READY || message.len() > self.max_message {
             stats.dropped.late_messages += 1;
         } else {

@@ -53,6 +53,9 @@ pub enum Closed {
         /// For people.
         reason: String,
     },
+    /// Payload was altered on the way: by a relay, for hops keep everybody else out. Nothing altered was delivered.
+    #[error("payload was altered on the way")]
+    Forged,
     /// The neighbour broke the protocol. Its fault; the same neighbour will do it again.
     #[error("protocol violation: {0}")]
     Violation(&'static str),
@@ -66,8 +69,10 @@ pub mod code {
     pub const VIOLATION: u64 = 1;
     /// A message was larger than the receiver accepts.
     pub const TOO_LARGE: u64 = 2;
-    /// Payload failed authentication too often.
+    /// Payload failed authentication.
     pub const FORGED: u64 = 3;
+    /// The ends did not agree on how to seal.
+    pub const SEAL: u64 = 4;
 }
 
 /// Why something was not accepted for sending.

@@ -3,6 +3,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::receiver::StreamReceiver;
+use super::sealing::Sealing;
 use crate::varint;
 
 /// The length in front of a message.
@@ -12,9 +13,14 @@ pub(super) fn header(length: usize) -> Bytes {
     Bytes::copy_from_slice(out.get(..end).unwrap_or_default())
 }
 
-/// A message exceeds the limit.
+/// Why there is no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TooLarge;
+pub(super) enum Broken {
+    /// A message exceeds the limit.
+    TooLarge,
+    /// What came was altered on the way.
+    Forged,
+}
 
 /// Puts messages together, one at a time: what is not asked for stays in the receiver and its window.
 #[derive(Debug, Default)]
@@ -42,11 +48,12 @@ impl Assembly {
     pub(super) fn advance(
         &mut self,
         receiver: &mut StreamReceiver,
+        sealing: &mut Sealing,
         max_message: usize,
-    ) -> Result<(), TooLarge> {
+    ) -> Result<(), Broken> {
         while self.whole.is_none() {
             if self.rest.is_empty() {
-                let Some(bytes) = receiver.read() else {
+                let Some(bytes) = sealing.read(receiver).map_err(|_| Broken::Forged)? else {
                     // An empty message has nothing to wait for.
                     self.complete();
                     return Ok(());
@@ -62,12 +69,12 @@ impl Assembly {
     }
 
     /// Whether the header is whole.
-    fn read_header(&mut self, max_message: usize) -> Result<bool, TooLarge> {
+    fn read_header(&mut self, max_message: usize) -> Result<bool, Broken> {
         while !self.rest.is_empty() {
             self.header.extend_from_slice(&self.rest.split_to(1));
             if let Some((length, _)) = varint::read(&self.header) {
                 let length = usize::try_from(length).ok().filter(|&length| length <= max_message);
-                self.missing = Some(length.ok_or(TooLarge)?);
+                self.missing = Some(length.ok_or(Broken::TooLarge)?);
                 self.header.clear();
                 return Ok(true);
             }

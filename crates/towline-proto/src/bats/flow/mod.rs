@@ -12,6 +12,7 @@ mod message;
 mod receiver;
 pub(super) mod repeats;
 mod reporting;
+mod sealing;
 mod sender;
 mod stats;
 

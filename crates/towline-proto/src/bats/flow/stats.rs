@@ -54,6 +54,8 @@ pub struct Dropped {
     pub early: u64,
     /// Pieces whose other pieces never came.
     pub pieces: u64,
+    /// Records or messages that did not open with the keys of both ends.
+    pub forged: u64,
     /// BTP messages that came or became whole after their deadline.
     pub late_messages: u64,
     /// BTP messages whose deadline passed before they could leave.

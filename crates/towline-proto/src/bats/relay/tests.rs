@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{RelayConfig, RelayFlow};
-use crate::bats::flow::{Closed, Event, Flow, FlowConfig};
+use crate::bats::flow::{Closed, Event, Flow, FlowConfig, Mode};
+use crate::bats::seal::Seal;
 use crate::bats::toy::{Dice, ToyHop, ToyLink, hop};
+use crate::tls::Config as TlsConfig;
 
 /// Bytes that tell where they belong.
 fn pattern(offset: u64, length: usize) -> Bytes {
@@ -209,4 +211,92 @@ fn transfers_over_any_chain_deliver_what_was_sent() {
             );
         }
     }
+}
+
+/// A server's certificate, and a client that trusts it.
+fn seals() -> (Seal, Seal) {
+    let own = rcgen::generate_simple_self_signed(["server.example".to_owned()]).unwrap();
+    let (certificate, key) = (own.cert.pem(), own.signing_key.serialize_pem());
+    let server = TlsConfig::new().identity_pem(certificate.clone(), key).server().unwrap();
+    let client = TlsConfig::new().ca_pem(certificate).client().unwrap();
+    (Seal::Client(client, "server.example".try_into().unwrap()), Seal::Server(server))
+}
+
+fn sealed(config: FlowConfig, links: &[ToyLink], seed: u64) -> Chain {
+    let (client, server) = seals();
+    let mut chain = Chain::new(config, links, seed);
+    let config = FlowConfig { relayed: true, seed, ..config };
+    chain.client = Flow::client_sealed(config, &client, chain.base).unwrap();
+    chain.server = Flow::server_sealed(FlowConfig::default(), server, true, chain.base).unwrap();
+    chain
+}
+
+#[test]
+fn a_sealed_flow_crosses_relays_that_hold_no_key() {
+    let links = [ToyLink::new(20, 5, 0.05); 3];
+    let mut chain = sealed(FlowConfig::default(), &links, 21);
+    let end = chain.base + Duration::from_secs(5);
+    let (mut sent, mut received) = (0u64, 0u64);
+    assert_eq!(chain.client.write(b"too early"), Ok(0), "nothing leaves unsealed");
+    while chain.step(end) && received < 1_000_000 {
+        if sent < 1_000_000 {
+            sent += chain.client.write(&pattern(sent, 20_000)).unwrap() as u64;
+        }
+        while let Some(data) = chain.server.read() {
+            assert_eq!(data, pattern(received, data.len()));
+            received += data.len() as u64;
+        }
+    }
+    assert!(received >= 1_000_000, "{received}");
+}
+
+#[test]
+fn what_a_relay_alters_is_never_delivered() {
+    for seed in 0..12 {
+        let config = if seed % 2 == 0 { FlowConfig::default() } else { FlowConfig::btp() };
+        let config = FlowConfig { hop_feedback: seed % 4 != 0, ..config };
+        let mut chain = sealed(config, &[ToyLink::new(10, 5, 0.1); 2], seed);
+        chain.hops[1].0.wire.borrow_mut().forge = 0.05;
+        let end = chain.base + Duration::from_secs(3);
+        let (mut sent, mut received, mut messages) = (0u64, 0u64, 0);
+        while chain.step(end) && !chain.server.is_closed() {
+            if config.mode == Mode::Btp {
+                if chain.client.is_writable() && sent < 400 {
+                    chain.client.send(pattern(sent, 900)).unwrap();
+                    sent += 1;
+                }
+                while let Some(data) = chain.server.recv() {
+                    assert!((0..sent).any(|n| data == pattern(n, 900)), "seed {seed}");
+                    messages += 1;
+                }
+                continue;
+            }
+            sent += chain.client.write(&pattern(sent, 5000)).unwrap_or(0) as u64;
+            while let Some(data) = chain.server.read() {
+                assert_eq!(data, pattern(received, data.len()), "seed {seed}");
+                received += data.len() as u64;
+            }
+        }
+        let forged = chain.server.stats().dropped.forged;
+        if config.mode == Mode::Btp {
+            assert!(
+                messages > 50 && forged > 0,
+                "seed {seed}: {messages} messages, {forged} forged"
+            );
+        } else {
+            assert_eq!(forged, 1, "seed {seed}");
+            assert_eq!(chain.server_events.last(), Some(&Event::Closed(Closed::Forged)));
+        }
+    }
+}
+
+#[test]
+fn ends_that_disagree_on_sealing_do_not_talk() {
+    let links = [ToyLink::new(10, 5, 0.0); 2];
+    let mut chain = sealed(FlowConfig::default(), &links, 1);
+    chain.client = Flow::client(FlowConfig::default(), chain.base).unwrap();
+    let end = chain.base + Duration::from_secs(1);
+    while chain.step(end) {}
+    assert!(matches!(chain.server_events[..], [Event::Closed(Closed::Violation(_))]));
+    assert!(matches!(chain.client_events[..], [Event::Closed(Closed::Peer { code: 4, .. })]));
 }

@@ -356,6 +356,72 @@ pub(super) fn client(settings: ClientSettings) -> Result<ClientInner, ConfigErro
     })
 }
 
+/// What judges certificates in a configuration that was made elsewhere, and cannot be asked a second time.
+#[cfg(feature = "tls")]
+fn refuse_custom_verify(options: &Options) -> Result<(), ConfigError> {
+    if options.custom_verify {
+        let why = "the trust comes with the TLS options";
+        return Err(ConfigError::Conflict { option: "custom_verify", other: "tls", why });
+    }
+    Ok(())
+}
+
+#[cfg(feature = "tls")]
+pub(super) fn client_from_tls(
+    tls: &rustls::ClientConfig,
+    alpn: &[Bytes],
+    options: Options,
+) -> Result<ClientInner, ConfigError> {
+    check(&options)?;
+    refuse_custom_verify(&options)?;
+    let suite = tls::initial_suite(tls::Provider::default())?;
+    let algorithms = tls.crypto_provider().signature_verification_algorithms;
+    let mut tls = tls.clone();
+    tls.alpn_protocols = check_alpn(alpn)?;
+    tls.enable_early_data = true;
+    Ok(ClientInner {
+        transport: transport(&options),
+        options,
+        tls,
+        // Asked for `custom_verify` only.
+        verifier: Arc::new(LooseServerVerifier { algorithms, pins: Some(Vec::new()) }),
+        verifies: false,
+        sessions: Arc::new(rustls::client::ClientSessionMemoryCache::new(256)),
+        tokens: Arc::new(engine::TokenMemoryCache::default()),
+        suite,
+    })
+}
+
+#[cfg(feature = "tls")]
+pub(super) fn server_from_tls(
+    tls: &rustls::ServerConfig,
+    alpn: Vec<Bytes>,
+    options: Options,
+) -> Result<ServerInner, ConfigError> {
+    check(&options)?;
+    refuse_custom_verify(&options)?;
+    let suite = tls::initial_suite(tls::Provider::default())?;
+    let mut tls = tls.clone();
+    tls.alpn_protocols = check_alpn(&alpn)?;
+    let level = options.server_resumption_level;
+    tls.send_tls13_tickets = if level == Resumption::None { 0 } else { 2 };
+    tls.max_early_data_size = if level == Resumption::ResumeAndEarlyData { u32::MAX } else { 0 };
+    tls.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    Ok(ServerInner {
+        transport: transport(&options),
+        options,
+        tls,
+        alpn,
+        verifier: None,
+        verifies: false,
+        sessions: Arc::new(SessionCache::new(1_024)),
+        stateless_tickets: false,
+        token_log: Arc::new(engine::BloomTokenLog::default()),
+        suite,
+        preferred: None,
+    })
+}
+
 fn server_verifier(
     verification: ServerVerification,
     provider: &Arc<CryptoProvider>,

@@ -248,6 +248,40 @@ impl ClientConfig {
     }
 }
 
+#[cfg(feature = "tls")]
+impl ClientConfig {
+    /// From the checked options of [`tls`](crate::tls): the same trust, pins, identity, key log and provider. `custom_verify` is refused: the trust is the other's.
+    ///
+    /// # Errors
+    /// Names the first option that is out of range.
+    pub fn from_tls(
+        tls: &crate::tls::ClientConfig,
+        alpn: impl IntoIterator<Item = Bytes>,
+        options: Options,
+    ) -> Result<Self, ConfigError> {
+        let alpn: Vec<Bytes> = alpn.into_iter().collect();
+        build::client_from_tls(tls.rustls(), &alpn, options)
+            .map(|inner| Self { inner: Arc::new(inner) })
+    }
+}
+
+#[cfg(feature = "tls")]
+impl ServerConfig {
+    /// From the checked options of [`tls`](crate::tls): the same identity, client authentication, key log and provider. `custom_verify` is refused.
+    ///
+    /// # Errors
+    /// Names the first option that is out of range.
+    pub fn from_tls(
+        tls: &crate::tls::ServerConfig,
+        alpn: impl IntoIterator<Item = Bytes>,
+        options: Options,
+    ) -> Result<Self, ConfigError> {
+        let alpn: Vec<Bytes> = alpn.into_iter().collect();
+        build::server_from_tls(tls.rustls(), alpn, options)
+            .map(|inner| Self { inner: Arc::new(inner) })
+    }
+}
+
 impl ServerConfig {
     /// Checks the settings and builds the configuration.
     ///

@@ -83,6 +83,26 @@ impl<'a> Connection<'a> {
         self.conn.shared.facts().alpn
     }
 
+    /// What TLS agreed on, once the handshake is complete.
+    #[cfg(feature = "tls")]
+    pub fn tls_state(&self) -> Option<crate::tls::TlsState> {
+        if self.is_handshaking() {
+            return None;
+        }
+        let facts = self.conn.shared.facts();
+        let server_name = match self.conn.side {
+            Side::Client => Some(self.conn.server_name.clone()),
+            Side::Server => facts.asked_for,
+        };
+        Some(crate::tls::TlsState::of_quic(
+            facts.cipher_suite,
+            facts.alpn.as_deref(),
+            self.peer_certificates().unwrap_or_default(),
+            facts.is_resumed,
+            server_name,
+        ))
+    }
+
     /// The peer's certificate chain, its own first (`peercert`), once it has been verified.
     pub fn peer_certificates(&self) -> Option<Vec<CertificateDer<'static>>> {
         let identity = self.conn.inner.crypto_session().peer_identity()?;

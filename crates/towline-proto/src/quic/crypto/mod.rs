@@ -44,6 +44,9 @@ pub(super) struct Facts {
     pub(super) is_resumed: bool,
     pub(super) plain: bool,
     pub(super) alpn: Option<Bytes>,
+    pub(super) cipher_suite: Option<&'static str>,
+    /// On a server, the name that the client asked for.
+    pub(super) asked_for: Option<String>,
 }
 
 #[derive(Debug, Default)]

@@ -79,8 +79,24 @@ impl Session {
             is_resumed,
             plain: self.plain,
             alpn: self.inner.alpn_protocol().map(bytes::Bytes::copy_from_slice),
+            cipher_suite: self.inner.negotiated_cipher_suite().and_then(|s| s.suite().as_str()),
+            asked_for: match &self.inner {
+                Connection::Client(_) => None,
+                Connection::Server(server) => server.server_name().map(str::to_owned),
+            },
         });
     }
+}
+
+/// What TLS says; a verifier of ours has put it in its own words.
+fn in_words(error: &rustls::Error) -> String {
+    #[cfg(feature = "tls")]
+    if let rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) = error
+        && let Some(ours) = other.0.downcast_ref::<crate::tls::Error>()
+    {
+        return ours.to_string();
+    }
+    error.to_string()
 }
 
 impl engine::Session for Session {
@@ -134,7 +150,7 @@ impl engine::Session for Session {
             ));
         }
         if let Err(error) = self.inner.read_hs(buf) {
-            let reason = error.to_string();
+            let reason = in_words(&error);
             let Some(alert) = self.inner.alert() else {
                 return Err(TransportError::new(TransportErrorCode::PROTOCOL_VIOLATION, reason));
             };

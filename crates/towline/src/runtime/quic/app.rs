@@ -47,6 +47,8 @@ pub(super) struct App {
     moves_to: Option<SocketAddr>,
     /// Sockets of its own.
     pub(super) sockets: Vec<SocketAddr>,
+    /// It is under a session, which is over before it.
+    pub(super) wire: bool,
 }
 
 impl App {
@@ -65,6 +67,7 @@ impl App {
             migrating: None,
             moves_to: None,
             sockets: Vec::new(),
+            wire: false,
         }
     }
 
@@ -73,8 +76,9 @@ impl App {
         handler: Box<dyn Handler>,
         port: PortKey,
         dialing: Dialing,
+        wire: bool,
     ) -> App {
-        App { dialing: Some(Box::new(dialing)), ..App::new(shared, handler, port) }
+        App { wire, dialing: Some(Box::new(dialing)), ..App::new(shared, handler, port) }
     }
 
     pub(super) fn accepted(
@@ -84,7 +88,8 @@ impl App {
         id: ConnectionId,
         listener: Arc<ListenerShared>,
     ) -> App {
-        App { id: Some(id), listener: Some(listener), ..App::new(shared, handler, port) }
+        let wire = listener.wire;
+        App { wire, id: Some(id), listener: Some(listener), ..App::new(shared, handler, port) }
     }
 
     /// A dial that failed: the handler hears of it by `closed` alone.

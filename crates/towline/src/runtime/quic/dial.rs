@@ -30,6 +30,8 @@ pub(crate) struct QuicDial {
     pub(crate) server_name: String,
     pub(crate) host: String,
     pub(crate) port: u16,
+    /// It is under a session.
+    pub(crate) wire: bool,
 }
 
 impl QuicDial {
@@ -62,7 +64,8 @@ fn fail(shared: &Shared, error: ConnectError) {
 
 impl Runtime {
     pub(super) fn quic_connect(&mut self, dial: QuicDial) {
-        let QuicDial { endpoint, shared, handler, config, params, server_name, host, port } = dial;
+        let QuicDial { endpoint, shared, handler, config, params, server_name, host, port, wire } =
+            dial;
         if self.stopping.is_some() {
             return fail(&shared, ConnectError::Stopped);
         }
@@ -79,7 +82,7 @@ impl Runtime {
             attempts: Vec::new(),
             next_at: None,
         };
-        let app = self.insert_app(App::dialed(Arc::clone(&shared), handler, key, dialing));
+        let app = self.insert_app(App::dialed(Arc::clone(&shared), handler, key, dialing, wire));
         match host.parse::<IpAddr>() {
             Ok(ip) => self.quic_candidates(app, vec![SocketAddr::new(ip, port)]),
             Err(_) => resolve::lookup(host, port, move |result| {

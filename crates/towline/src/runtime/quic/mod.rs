@@ -372,7 +372,8 @@ impl Runtime {
         for listener in listeners {
             self.quic_unlisten(&listener);
         }
-        let apps: Vec<AppKey> = self.quic.apps.iter().map(|(key, _)| key).collect();
+        let apps: Vec<AppKey> =
+            (self.quic.apps.iter()).filter(|(_, app)| !app.wire).map(|(key, _)| key).collect();
         for key in apps {
             self.stop_app(key);
         }
@@ -380,12 +381,16 @@ impl Runtime {
     }
 
     pub(super) fn quic_is_idle(&self) -> bool {
-        self.quic.apps.is_empty()
+        !self.quic.apps.iter().any(|(_, app)| !app.wire)
     }
 
     /// The time for last words is over.
     pub(super) fn quic_end(&mut self) {
         let apps: Vec<AppKey> = self.quic.apps.iter().map(|(key, _)| key).collect();
+        for key in &apps {
+            self.stop_app(*key);
+        }
+        self.quic_drive();
         for key in apps {
             self.end_app(key);
         }

@@ -1,5 +1,7 @@
 //! The flow: what comes from the hop and the application is handed to the halves, and what they have goes to the hop.
 
+mod application;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -7,10 +9,11 @@ use bytes::{Bytes, BytesMut};
 
 use super::config::{ConfigError, FlowConfig, Framing, Mode};
 use super::datagram::{self, DatagramReceiver, DatagramSender};
-use super::event::{Closed, Event, SendError, code};
-use super::message::{self, Assembly};
+use super::event::{Closed, Event, code};
+use super::message::Assembly;
 use super::receiver::{StreamReceiver, Taken};
 use super::reporting::Reporting;
+use super::sealing::Sealing;
 use super::sender::StreamSender;
 use super::stats::FlowStats;
 use crate::bats::control::{Frame, FrameReader, Open};
@@ -18,6 +21,7 @@ use crate::bats::geometry::Geometry;
 use crate::bats::hop::{self, Fate, Hop, Outcome, Path};
 use crate::bats::outbox::Outbox;
 use crate::bats::parts::Pieces;
+use crate::bats::seal::{Forged, Seal};
 use crate::bats::wire::{Credit, Packet, Part, Report};
 
 /// Most packets that wait for the flow's parameters.
@@ -68,6 +72,11 @@ pub struct Flow {
     /// Instead of these in BTP.
     datagrams: Option<Box<(DatagramSender, DatagramReceiver)>>,
     assembly: Assembly,
+    sealing: Sealing,
+    /// A server's own part of it, and whether it insists.
+    seal: Option<(Seal, bool)>,
+    /// The peer's window, once it agreed.
+    agreed: Option<u64>,
     reporting: Reporting,
     /// The limit and the position that the last report told.
     told: (u64, u64),
@@ -104,6 +113,23 @@ impl Flow {
     /// # Errors
     /// Names the first option that is out of range.
     pub fn client(config: FlowConfig, now: Instant) -> Result<Flow, ConfigError> {
+        Flow::open(config, None, now)
+    }
+
+    /// The client's end of a flow that is sealed from end to end, so that relays need not be trusted. Nothing is accepted for sending
+    /// before [`Event::Established`].
+    ///
+    /// # Errors
+    /// Names the first option that is out of range.
+    pub fn client_sealed(
+        config: FlowConfig,
+        seal: &Seal,
+        now: Instant,
+    ) -> Result<Flow, ConfigError> {
+        Flow::open(config, Some(seal), now)
+    }
+
+    fn open(config: FlowConfig, seal: Option<&Seal>, now: Instant) -> Result<Flow, ConfigError> {
         let mut flow = Flow::new(config, now)?;
         let open = Open {
             mode: config.mode,
@@ -111,11 +137,16 @@ impl Flow {
             size: config.batch,
             interleave: config.interleave,
             hop_feedback: config.hop_feedback,
-            sealed: false,
+            sealed: seal.is_some(),
             deadline: config.deadline,
             window: config.receive_window,
         };
         Frame::Open(open).encode(&mut flow.control_out);
+        if let Some(seal) = seal {
+            let refused = ConfigError { option: "seal", expected: "fit for a TLS client" };
+            flow.sealing = Sealing::begin(seal, open.parameters()).ok_or(refused)?;
+            flow.sealing.flush(&mut flow.control_out);
+        }
         flow.begin(now);
         Ok(flow)
     }
@@ -126,6 +157,22 @@ impl Flow {
     /// Names the first option that is out of range.
     pub fn server(config: FlowConfig, now: Instant) -> Result<Flow, ConfigError> {
         Flow::new(config, now)
+    }
+
+    /// The server's end that seals when the client asks for it; without, it refuses clients that do. A server that is reached through
+    /// relays should accept no flow that is not sealed: `require` sees to it.
+    ///
+    /// # Errors
+    /// Names the first option that is out of range.
+    pub fn server_sealed(
+        config: FlowConfig,
+        seal: Seal,
+        require: bool,
+        now: Instant,
+    ) -> Result<Flow, ConfigError> {
+        let mut flow = Flow::new(config, now)?;
+        flow.seal = Some((seal, require));
+        Ok(flow)
     }
 
     fn new(config: FlowConfig, now: Instant) -> Result<Flow, ConfigError> {
@@ -142,6 +189,9 @@ impl Flow {
             receiver: None,
             datagrams: None,
             assembly: Assembly::default(),
+            sealing: Sealing::default(),
+            seal: None,
+            agreed: None,
             reporting: Reporting::default(),
             told: (0, 0),
             crediting,
@@ -199,188 +249,6 @@ impl Flow {
         self.state == State::Closed
     }
 
-    /// How many bytes it is worth to have accepted and not acknowledged, so that the path never waits: it follows the path's rate, round
-    /// trip and loss.
-    pub fn ideal_buffer_length(&self) -> usize {
-        self.ideal
-    }
-
-    /// Bytes accepted and not acknowledged; in BTP, bytes that have not left.
-    pub fn unacknowledged(&self) -> usize {
-        match &self.datagrams {
-            Some(datagrams) => datagrams.0.waiting(),
-            None => self.sender.as_ref().map_or(0, StreamSender::unacknowledged),
-        }
-    }
-
-    /// Whether the parameters are known.
-    fn has_begun(&self) -> bool {
-        self.sender.is_some() || self.datagrams.is_some()
-    }
-
-    /// Whether `write` or `send` would take something.
-    pub fn is_writable(&self) -> bool {
-        self.check_sending().is_ok() && self.unacknowledged() < self.ideal
-    }
-
-    fn check_sending(&self) -> Result<(), SendError> {
-        let open = matches!(self.state, State::Opening | State::Established);
-        match &self.sender {
-            _ if self.datagrams.is_some() && open && self.close_by.is_none() => Ok(()),
-            Some(sender) if open && !sender.is_finishing() => Ok(()),
-            // A server accepts nothing before it knows what it carries.
-            None if open && !self.has_begun() => Err(SendError::Full),
-            _ => Err(SendError::Closed),
-        }
-    }
-
-    /// Takes bytes for a stream; how many. After less than all, [`Event::Writable`] says when there is room again.
-    ///
-    /// # Errors
-    /// When the flow carries messages or is closed for sending.
-    pub fn write(&mut self, data: &[u8]) -> Result<usize, SendError> {
-        let length = self.accept(data.len())?;
-        self.push(Bytes::copy_from_slice(data.get(..length).unwrap_or_default()));
-        Ok(length)
-    }
-
-    /// [`write`](Self::write) without a copy: takes the front of `data`, which is left with the rest.
-    ///
-    /// # Errors
-    /// As for `write`.
-    pub fn write_bytes(&mut self, data: &mut Bytes) -> Result<usize, SendError> {
-        let length = self.accept(data.len())?;
-        let taken = data.split_to(length);
-        self.push(taken);
-        Ok(length)
-    }
-
-    fn accept(&mut self, offered: usize) -> Result<usize, SendError> {
-        if self.config.framing == Framing::Messages {
-            return Err(SendError::WrongFraming("messages"));
-        }
-        match self.check_sending() {
-            Err(SendError::Full) => {}
-            other => other?,
-        }
-        let room = match self.sender {
-            Some(_) => self.ideal.saturating_sub(self.unacknowledged()),
-            None => 0,
-        };
-        if room < offered {
-            self.on_full();
-        }
-        Ok(room.min(offered))
-    }
-
-    fn push(&mut self, data: Bytes) {
-        if data.is_empty() {
-            return;
-        }
-        self.stats.accepted_bytes += data.len() as u64;
-        (self.unsent, self.unconfirmed) = (true, true);
-        if let Some(sender) = &mut self.sender {
-            sender.push(data);
-        } else if let Some(datagrams) = &mut self.datagrams {
-            datagrams.0.push(data);
-        }
-    }
-
-    fn on_full(&mut self) {
-        if !self.full {
-            self.full = true;
-            self.events.push_back(Event::BufferFull);
-        }
-    }
-
-    /// Takes a message. One is always taken when nothing is unacknowledged. In BTP a message is at most 256 packets.
-    ///
-    /// # Errors
-    /// [`SendError::Full`] until [`Event::Writable`]; the others are for good.
-    pub fn send(&mut self, data: Bytes) -> Result<(), SendError> {
-        if self.config.framing == Framing::Stream {
-            return Err(SendError::WrongFraming("a stream"));
-        }
-        let (length, mut limit) = (data.len(), self.config.max_message);
-        if self.config.mode == Mode::Btp {
-            limit = limit.min(self.max_datagram);
-        }
-        if length > limit {
-            return Err(SendError::TooLarge { length, limit });
-        }
-        let ready = self.check_sending();
-        if ready == Err(SendError::Full) || ready.is_ok() && self.unacknowledged() >= self.ideal {
-            self.on_full();
-            return Err(SendError::Full);
-        }
-        ready?;
-        self.stats.messages_sent += 1;
-        if self.datagrams.is_none() {
-            self.push(message::header(length));
-        } else if let (true, Some(datagrams)) = (data.is_empty(), &mut self.datagrams) {
-            datagrams.0.push(data);
-            return Ok(());
-        }
-        self.push(data);
-        Ok(())
-    }
-
-    /// The next bytes of a stream, in order.
-    pub fn read(&mut self) -> Option<Bytes> {
-        let bytes = self.receiver.as_mut()?.read()?;
-        self.stats.delivered_bytes += bytes.len() as u64;
-        Some(bytes)
-    }
-
-    /// The next message.
-    pub fn recv(&mut self) -> Option<Bytes> {
-        self.assemble();
-        let message = match &mut self.datagrams {
-            Some(datagrams) => datagrams.1.recv()?,
-            None => self.assembly.take()?,
-        };
-        self.stats.messages_delivered += 1;
-        self.stats.delivered_bytes += message.len() as u64;
-        self.assemble();
-        Some(message)
-    }
-
-    fn assemble(&mut self) {
-        if self.config.framing == Framing::Stream || self.assembly.has_message() {
-            return;
-        }
-        let Some(receiver) = &mut self.receiver else { return };
-        if self.assembly.advance(receiver, self.config.max_message).is_err() {
-            self.fail(code::TOO_LARGE, Closed::Violation("a message beyond max_message"));
-        }
-    }
-
-    /// Nothing more will be sent: the peer gets [`Event::ShutdownByPeer`] after everything before it.
-    pub fn finish(&mut self) {
-        if let Some(sender) = &mut self.sender
-            && !sender.is_finishing()
-        {
-            sender.finish();
-            (self.unsent, self.unconfirmed) = (true, true);
-        }
-    }
-
-    /// Finishes, and ends the flow when everything is acknowledged or `close_timeout` has passed.
-    pub fn close(&mut self, now: Instant) {
-        self.finish();
-        if self.close_by.is_none() {
-            self.close_by = Some(now + self.config.close_timeout);
-        }
-    }
-
-    /// Ends the flow at once; the peer is told `code`, from 256 on the application's own, and `reason`.
-    pub fn abort(&mut self, code: u64, reason: &str) {
-        if !self.is_closed() {
-            Frame::Close { code, reason: reason.into() }.encode(&mut self.control_out);
-            self.end(Closed::Local);
-        }
-    }
-
     fn fail(&mut self, code: u64, closed: Closed) {
         if !self.is_closed() {
             Frame::Close { code, reason: closed.to_string() }.encode(&mut self.control_out);
@@ -416,12 +284,16 @@ impl Flow {
         }
         while let Some(data) = hop.poll_packet() {
             self.stats.packets_received += 1;
-            self.on_packet(now, data);
+            if !self.is_closed() {
+                self.on_packet(now, data);
+            }
         }
         while let Some(fate) = hop.poll_fate() {
             self.on_fate(now, fate);
         }
-        self.update(now);
+        if !self.is_closed() {
+            self.update(now);
+        }
         self.transmit(now, hop);
         self.flush_control(hop);
     }
@@ -474,13 +346,19 @@ impl Flow {
                 if !matches!(open.mode, Mode::Brtp | Mode::Btp) {
                     return self.fail(code::VIOLATION, Closed::Violation("a mode without a flow"));
                 }
+                if !self.begin_sealing(&open) {
+                    return self
+                        .fail(code::SEAL, Closed::Violation("sealed or not: the ends disagree"));
+                }
                 let window = self.config.receive_window;
                 Frame::Accept { window }.encode(&mut self.control_out);
                 self.begin(now);
-                self.establish(now, open.window);
+                self.agreed = Some(open.window);
+                self.establish(now);
             }
-            Frame::Accept { window } if self.state == State::Opening && self.has_begun() => {
-                self.establish(now, window);
+            Frame::Accept { window } if self.agreed.is_none() && self.has_begun() => {
+                self.agreed = Some(window);
+                self.establish(now);
             }
             Frame::Open(_) | Frame::Accept { .. } => {
                 self.fail(code::VIOLATION, Closed::Violation("a control frame out of order"));
@@ -493,11 +371,56 @@ impl Flow {
                 self.end(Closed::Finished);
             }
             Frame::Close { code, reason } => self.end(Closed::Peer { code, reason }),
-            Frame::Seal(_) => {}
+            Frame::Seal(data) => self.on_seal(now, &data),
         }
     }
 
-    fn establish(&mut self, now: Instant, window: u64) {
+    /// A server's answer to whether the client seals; false when the ends disagree.
+    fn begin_sealing(&mut self, open: &Open) -> bool {
+        match (&self.seal, open.sealed) {
+            (Some((seal, _)), true) => match Sealing::begin(seal, open.parameters()) {
+                Some(sealing) => {
+                    self.sealing = sealing;
+                    true
+                }
+                None => false,
+            },
+            (Some((_, require)), false) => !require,
+            (None, sealed) => !sealed,
+        }
+    }
+
+    fn on_seal(&mut self, now: Instant, data: &[u8]) {
+        match self.sealing.handle_input(data, &mut self.control_out) {
+            Ok(None) => {}
+            Ok(Some((own, peer))) => {
+                if let Some(datagrams) = &mut self.datagrams {
+                    datagrams.0.on_key(own);
+                    datagrams.1.on_key(peer);
+                    self.sealing = Sealing::None;
+                } else {
+                    self.sealing.on_stream_keys(own, peer);
+                }
+                self.establish(now);
+            }
+            Err(_) => self.fail(code::SEAL, Closed::Violation("the handshake from end to end")),
+        }
+    }
+
+    fn on_forged(&mut self) {
+        if self.is_closed() {
+            return;
+        }
+        self.stats.dropped.forged += 1;
+        self.fail(code::FORGED, Closed::Forged);
+    }
+
+    /// Once both ends agree and, if payload is sealed, the keys are there.
+    fn establish(&mut self, now: Instant) {
+        let Some(window) = self.agreed.filter(|_| self.sealing.is_ready()) else { return };
+        if self.state != State::Opening {
+            return;
+        }
         self.state = State::Established;
         self.events.push_back(Event::Established);
         if let Some(sender) = &mut self.sender {
@@ -529,7 +452,7 @@ impl Flow {
                     None => {}
                 }
             }
-            Ok(_) if !self.has_begun() => {
+            Ok(_) if !self.has_begun() || self.datagrams.is_some() && !self.sealing.is_ready() => {
                 if self.early.len() < MAX_EARLY {
                     self.early.push_back(data);
                 } else {
@@ -608,6 +531,9 @@ impl Flow {
     fn update(&mut self, now: Instant) {
         self.assemble();
         self.update_events();
+        if self.is_closed() {
+            return;
+        }
         self.update_ideal();
         if let Some(receiver) = &self.receiver
             && receiver.limit() - self.told.0 > self.config.receive_window / 4
@@ -629,11 +555,17 @@ impl Flow {
     }
 
     fn update_events(&mut self) {
-        if self.state == State::Opening {
+        if matches!(self.state, State::Opening | State::Closed) {
             return;
         }
         let readable = match self.config.framing {
-            Framing::Stream => self.receiver.as_ref().is_some_and(StreamReceiver::has_ready),
+            Framing::Stream => match &mut self.receiver {
+                Some(receiver) => match self.sealing.prepare(receiver) {
+                    Ok(ready) => ready,
+                    Err(Forged) => return self.on_forged(),
+                },
+                None => false,
+            },
             Framing::Messages => {
                 let datagrams = self.datagrams.as_ref().is_some_and(|d| d.1.has_ready());
                 datagrams || self.assembly.has_message()

@@ -1,0 +1,216 @@
+//! What the application calls.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::super::config::{Framing, Mode};
+use super::super::event::{Closed, Event, SendError, code};
+use super::super::message::{self, Broken};
+use super::super::sender::StreamSender;
+use super::{Flow, State};
+use crate::bats::control::Frame;
+use crate::bats::seal::Forged;
+
+impl Flow {
+    /// How many bytes it is worth to have accepted and not acknowledged, so that the path never waits: it follows the path's rate, round
+    /// trip and loss.
+    pub fn ideal_buffer_length(&self) -> usize {
+        self.ideal
+    }
+
+    /// Bytes accepted and not acknowledged; in BTP, bytes that have not left.
+    pub fn unacknowledged(&self) -> usize {
+        match &self.datagrams {
+            Some(datagrams) => datagrams.0.waiting(),
+            None => self.sender.as_ref().map_or(0, StreamSender::unacknowledged),
+        }
+    }
+
+    /// Whether the parameters are known.
+    pub(super) fn has_begun(&self) -> bool {
+        self.sender.is_some() || self.datagrams.is_some()
+    }
+
+    /// Whether `write` or `send` would take something.
+    pub fn is_writable(&self) -> bool {
+        self.check_sending().is_ok() && self.unacknowledged() < self.ideal
+    }
+
+    fn check_sending(&self) -> Result<(), SendError> {
+        let open = matches!(self.state, State::Opening | State::Established);
+        match &self.sender {
+            // Nothing leaves unsealed.
+            _ if open && !self.sealing.is_ready() => Err(SendError::Full),
+            _ if self.datagrams.is_some() && open && self.close_by.is_none() => Ok(()),
+            Some(sender) if open && !sender.is_finishing() => Ok(()),
+            // A server accepts nothing before it knows what it carries.
+            None if open && !self.has_begun() => Err(SendError::Full),
+            _ => Err(SendError::Closed),
+        }
+    }
+
+    /// Takes bytes for a stream; how many. After less than all, [`Event::Writable`] says when there is room again.
+    ///
+    /// # Errors
+    /// When the flow carries messages or is closed for sending.
+    pub fn write(&mut self, data: &[u8]) -> Result<usize, SendError> {
+        let length = self.accept(data.len())?;
+        self.push(Bytes::copy_from_slice(data.get(..length).unwrap_or_default()));
+        Ok(length)
+    }
+
+    /// [`write`](Self::write) without a copy: takes the front of `data`, which is left with the rest.
+    ///
+    /// # Errors
+    /// As for `write`.
+    pub fn write_bytes(&mut self, data: &mut Bytes) -> Result<usize, SendError> {
+        let length = self.accept(data.len())?;
+        let taken = data.split_to(length);
+        self.push(taken);
+        Ok(length)
+    }
+
+    fn accept(&mut self, offered: usize) -> Result<usize, SendError> {
+        if self.config.framing == Framing::Messages {
+            return Err(SendError::WrongFraming("messages"));
+        }
+        match self.check_sending() {
+            Err(SendError::Full) => {}
+            other => other?,
+        }
+        let room = match self.sender {
+            Some(_) => self.ideal.saturating_sub(self.unacknowledged()),
+            None => 0,
+        };
+        let room = if self.sealing.is_ready() { room } else { 0 };
+        if room < offered {
+            self.on_full();
+        }
+        Ok(room.min(offered))
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if data.is_empty() {
+            return;
+        }
+        self.stats.accepted_bytes += data.len() as u64;
+        (self.unsent, self.unconfirmed) = (true, true);
+        if let Some(sender) = &mut self.sender {
+            sender.push(self.sealing.seal(data));
+        } else if let Some(datagrams) = &mut self.datagrams {
+            datagrams.0.push(data);
+        }
+    }
+
+    fn on_full(&mut self) {
+        if !self.full {
+            self.full = true;
+            self.events.push_back(Event::BufferFull);
+        }
+    }
+
+    /// Takes a message. One is always taken when nothing is unacknowledged. In BTP a message is at most 256 packets.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] until [`Event::Writable`]; the others are for good.
+    pub fn send(&mut self, data: Bytes) -> Result<(), SendError> {
+        if self.config.framing == Framing::Stream {
+            return Err(SendError::WrongFraming("a stream"));
+        }
+        let (length, mut limit) = (data.len(), self.config.max_message);
+        if self.config.mode == Mode::Btp {
+            limit = limit.min(self.max_datagram);
+        }
+        if length > limit {
+            return Err(SendError::TooLarge { length, limit });
+        }
+        let ready = self.check_sending();
+        if ready == Err(SendError::Full) || ready.is_ok() && self.unacknowledged() >= self.ideal {
+            self.on_full();
+            return Err(SendError::Full);
+        }
+        ready?;
+        self.stats.messages_sent += 1;
+        if self.datagrams.is_none() {
+            if self.sealing.is_sealed() {
+                // One record is shorter than two.
+                let whole = [message::header(length), data].concat();
+                self.push(whole.into());
+                return Ok(());
+            }
+            self.push(message::header(length));
+        } else if let (true, Some(datagrams)) = (data.is_empty(), &mut self.datagrams) {
+            datagrams.0.push(data);
+            return Ok(());
+        }
+        self.push(data);
+        Ok(())
+    }
+
+    /// The next bytes of a stream, in order.
+    pub fn read(&mut self) -> Option<Bytes> {
+        let bytes = match self.sealing.read(self.receiver.as_mut()?) {
+            Ok(bytes) => bytes?,
+            Err(Forged) => {
+                self.on_forged();
+                return None;
+            }
+        };
+        self.stats.delivered_bytes += bytes.len() as u64;
+        Some(bytes)
+    }
+
+    /// The next message.
+    pub fn recv(&mut self) -> Option<Bytes> {
+        self.assemble();
+        let message = match &mut self.datagrams {
+            Some(datagrams) => datagrams.1.recv()?,
+            None => self.assembly.take()?,
+        };
+        self.stats.messages_delivered += 1;
+        self.stats.delivered_bytes += message.len() as u64;
+        self.assemble();
+        Some(message)
+    }
+
+    pub(super) fn assemble(&mut self) {
+        if self.config.framing == Framing::Stream || self.assembly.has_message() {
+            return;
+        }
+        let Some(receiver) = &mut self.receiver else { return };
+        match self.assembly.advance(receiver, &mut self.sealing, self.config.max_message) {
+            Ok(()) => {}
+            Err(Broken::Forged) => self.on_forged(),
+            Err(Broken::TooLarge) => {
+                self.fail(code::TOO_LARGE, Closed::Violation("a message beyond max_message"));
+            }
+        }
+    }
+
+    /// Nothing more will be sent: the peer gets [`Event::ShutdownByPeer`] after everything before it.
+    pub fn finish(&mut self) {
+        if let Some(sender) = &mut self.sender
+            && !sender.is_finishing()
+        {
+            sender.finish();
+            (self.unsent, self.unconfirmed) = (true, true);
+        }
+    }
+
+    /// Finishes, and ends the flow when everything is acknowledged or `close_timeout` has passed.
+    pub fn close(&mut self, now: Instant) {
+        self.finish();
+        if self.close_by.is_none() {
+            self.close_by = Some(now + self.config.close_timeout);
+        }
+    }
+
+    /// Ends the flow at once; the peer is told `code`, from 256 on the application's own, and `reason`.
+    pub fn abort(&mut self, code: u64, reason: &str) {
+        if !self.is_closed() {
+            Frame::Close { code, reason: reason.into() }.encode(&mut self.control_out);
+            self.end(Closed::Local);
+        }
+    }
+}

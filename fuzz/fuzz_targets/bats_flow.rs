@@ -1,0 +1,4 @@
+//! A flow whose neighbour says anything.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| towline_proto::bats::fuzzing::flow(data));
