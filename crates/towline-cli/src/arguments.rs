@@ -3,7 +3,7 @@
 use clap::{ArgAction, Parser, Subcommand};
 
 use crate::commands::transfer::{receive, send};
-use crate::commands::{cert, connect, demo, generate, link, listen, perf};
+use crate::commands::{cert, connect, demo, generate, lab, link, listen, perf};
 
 /// Messages over connections that hold on bad networks.
 ///
@@ -51,6 +51,7 @@ pub(crate) enum Command {
     Receive(receive::Arguments),
     Link(Box<link::Arguments>),
     Demo(demo::Arguments),
+    Lab(lab::Arguments),
     Completions(generate::Completions),
     Man(generate::Manual),
 }

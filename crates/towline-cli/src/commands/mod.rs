@@ -4,6 +4,7 @@ pub(crate) mod cert;
 pub(crate) mod connect;
 pub(crate) mod demo;
 pub(crate) mod generate;
+pub(crate) mod lab;
 pub(crate) mod link;
 pub(crate) mod listen;
 pub(crate) mod perf;
@@ -31,6 +32,7 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes) -> Outcome {
         Command::Perf(arguments) => perf::run(arguments, notes, &interrupt()?),
         Command::Send(arguments) => transfer::send::run(arguments, notes, &interrupt()?),
         Command::Receive(arguments) => transfer::receive::run(arguments, notes, &interrupt()?),
+        Command::Lab(arguments) => lab::run(arguments, notes),
         Command::Demo(arguments) => demo::run(arguments, notes, &interrupt()?),
     }
 }

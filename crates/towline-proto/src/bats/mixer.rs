@@ -62,6 +62,7 @@ pub(crate) struct Mixer {
     /// Batches before this one are closed.
     open_from: u64,
     end: u64,
+    first: Option<u64>,
     /// The number after the largest one sent on.
     sent_end: u64,
     /// When something last came.
@@ -98,6 +99,7 @@ impl Mixer {
             batches: BTreeMap::new(),
             open_from: 0,
             end: 0,
+            first: None,
             sent_end: 0,
             touched: None,
             asked: VecDeque::new(),
@@ -114,6 +116,11 @@ impl Mixer {
     /// The number after the largest one seen.
     pub(crate) fn end(&self) -> u64 {
         self.end
+    }
+
+    /// The smallest number seen.
+    pub(crate) fn first(&self) -> u64 {
+        self.first.unwrap_or(0)
     }
 
     /// Packets that wait to be sent on.
@@ -138,6 +145,7 @@ impl Mixer {
         let (batch, column) = self.geometry.position(number);
         let symbol = packet.slice(SOURCE_HEADER.min(packet.len())..);
         self.end = self.end.max(number + 1);
+        self.first = Some(self.first.map_or(number, |first| first.min(number)));
         let taken = self.push(now, batch, Combination::Column(column), symbol);
         if taken == Taken::New || again && taken == Taken::Redundant {
             self.forward(batch, Some(number), again, packet.clone());

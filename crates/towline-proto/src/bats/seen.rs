@@ -25,6 +25,11 @@ impl Seen {
         self.end
     }
 
+    /// The smallest number remembered.
+    pub(crate) fn start(&self) -> u64 {
+        self.start
+    }
+
     /// Numbers that should still come.
     pub(crate) fn gaps(&self) -> u64 {
         (self.end - self.start).saturating_sub(self.count)

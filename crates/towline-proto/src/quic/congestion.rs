@@ -47,6 +47,23 @@ pub struct CongestionSignal {
     pub largest_lost: u64,
 }
 
+/// What a controller has learnt of its path.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PathReport {
+    /// What the path carries, bytes of UDP payload per second, whether or not it is used at the moment.
+    pub rate: u64,
+    /// What is sent at most now, bytes of UDP payload per second.
+    pub pacing: u64,
+    /// The smallest round trip time of late.
+    pub min_rtt: Duration,
+    /// The newest round trip time.
+    pub last_rtt: Duration,
+    /// The share of packets lost, 0 to 1, smoothed.
+    pub loss: f64,
+    /// How many packets are lost in a row on average, at least 1.
+    pub burst: f64,
+}
+
 /// A congestion controller of the application's own, for one path of one connection.
 ///
 /// Called on the endpoint's thread. Times come as arguments; nothing here reads a clock.
@@ -77,6 +94,10 @@ pub trait CongestionController: Debug + Send + Sync {
     fn send_quantum(&self) -> Option<u64> {
         None
     }
+    /// What it has learnt of the path, if it keeps such things: asked for after each acknowledgement, and shown by `Connection::path_report`.
+    fn report(&self) -> Option<PathReport> {
+        None
+    }
     /// A copy for a path that succeeds this one with the same properties (a NAT rebinding).
     fn clone_box(&self) -> Box<dyn CongestionController>;
 }
@@ -89,11 +110,14 @@ pub trait CongestionFactory: Debug + Send + Sync {
 
 /// An application's controller as the engine wants it.
 #[derive(Debug)]
-struct Custom(Box<dyn CongestionController>);
+struct Custom {
+    inner: Box<dyn CongestionController>,
+    observed: Arc<Observed>,
+}
 
 impl engine::Controller for Custom {
     fn on_packet_sent(&mut self, now: Instant, bytes: u16, pn: u64) {
-        self.0.on_packet_sent(now, bytes.into(), pn);
+        self.inner.on_packet_sent(now, bytes.into(), pn);
     }
 
     fn on_ack(
@@ -105,7 +129,7 @@ impl engine::Controller for Custom {
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
-        self.0.on_packet_acked(&AckedPacket {
+        self.inner.on_packet_acked(&AckedPacket {
             now,
             sent,
             bytes,
@@ -117,7 +141,10 @@ impl engine::Controller for Custom {
     }
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, _: Option<u64>) {
-        self.0.on_acks_end(now, in_flight, app_limited);
+        self.inner.on_acks_end(now, in_flight, app_limited);
+        if let Some(report) = self.inner.report() {
+            self.observed.set_report(report);
+        }
     }
 
     fn on_congestion_event(
@@ -129,7 +156,7 @@ impl engine::Controller for Custom {
         lost_bytes: u64,
         largest_lost: u64,
     ) {
-        self.0.on_congestion(&CongestionSignal {
+        self.inner.on_congestion(&CongestionSignal {
             now,
             sent,
             persistent,
@@ -140,35 +167,35 @@ impl engine::Controller for Custom {
     }
 
     fn on_packet_lost(&mut self, lost_bytes: u16, pn: u64, now: Instant) {
-        self.0.on_packet_lost(now, lost_bytes.into(), pn);
+        self.inner.on_packet_lost(now, lost_bytes.into(), pn);
     }
 
     fn on_spurious_congestion_event(&mut self) {
-        self.0.on_spurious_congestion();
+        self.inner.on_spurious_congestion();
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
-        self.0.on_mtu_update(new_mtu);
+        self.inner.on_mtu_update(new_mtu);
     }
 
     fn window(&self) -> u64 {
-        self.0.window()
+        self.inner.window().saturating_add(self.observed.extra_window())
     }
 
     fn metrics(&self) -> engine::ControllerMetrics {
         let mut metrics = engine::ControllerMetrics::default();
-        metrics.congestion_window = self.0.window();
-        metrics.pacing_rate = self.0.pacing_rate();
-        metrics.send_quantum = self.0.send_quantum();
+        metrics.congestion_window = self.inner.window();
+        metrics.pacing_rate = self.inner.pacing_rate();
+        metrics.send_quantum = self.inner.send_quantum();
         metrics
     }
 
     fn clone_box(&self) -> Box<dyn engine::Controller> {
-        Box::new(Self(self.0.clone_box()))
+        Box::new(Self { inner: self.inner.clone_box(), observed: self.observed.clone() })
     }
 
     fn initial_window(&self) -> u64 {
-        self.0.initial_window()
+        self.inner.initial_window()
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
@@ -186,7 +213,12 @@ pub(super) struct Recipe {
 }
 
 impl Recipe {
-    fn controller(&self, now: Instant, mtu: u16) -> Box<dyn engine::Controller> {
+    fn controller(
+        &self,
+        now: Instant,
+        mtu: u16,
+        observed: &Arc<Observed>,
+    ) -> Box<dyn engine::Controller> {
         use engine::ControllerFactory as _;
         let window = u64::from(self.initial_window_packets) * u64::from(mtu);
         match &self.control {
@@ -205,7 +237,10 @@ impl Recipe {
                 config.initial_window(window);
                 Arc::new(config).build(now, mtu)
             }
-            CongestionControl::Custom(factory) => Box::new(Custom(factory.build(now, mtu, window))),
+            CongestionControl::Custom(factory) => {
+                let inner = factory.build(now, mtu, window);
+                Box::new(Custom { inner, observed: observed.clone() })
+            }
         }
     }
 }
@@ -219,7 +254,7 @@ pub(super) struct Factory {
 impl engine::ControllerFactory for Factory {
     fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn engine::Controller> {
         self.observed.on_path_replaced();
-        let inner = self.recipe.controller(now, mtu);
+        let inner = self.recipe.controller(now, mtu, &self.observed);
         Box::new(Watched { inner, factory: self, mtu, last_sent: None })
     }
 }
@@ -248,7 +283,8 @@ impl engine::Controller for Watched {
         let idle = self.factory.recipe.send_idle_timeout;
         let paused = self.last_sent.is_some_and(|last| now.saturating_duration_since(last) >= idle);
         if !idle.is_zero() && paused && !self.factory.observed.outstanding() {
-            self.inner = self.factory.recipe.controller(now, self.mtu);
+            let factory = &self.factory;
+            self.inner = factory.recipe.controller(now, self.mtu, &factory.observed);
         }
         self.last_sent = Some(now);
         self.factory.observed.on_packet_sent(now, bytes, pn);

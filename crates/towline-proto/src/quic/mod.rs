@@ -37,7 +37,9 @@ pub use config::{
     OptionSpec, Options, Provider, ReadMode, Resumption, RetryPolicy, STREAM_OPTIONS, ServerConfig,
     ServerSettings, ServerVerification,
 };
-pub use congestion::{AckedPacket, CongestionController, CongestionFactory, CongestionSignal};
+pub use congestion::{
+    AckedPacket, CongestionController, CongestionFactory, CongestionSignal, PathReport,
+};
 pub use connection::{Chunk, Connection, DatagramOptions, OpenFlags, Opened, SendOptions};
 pub use crypto::Verdict;
 pub use endpoint::Endpoint;

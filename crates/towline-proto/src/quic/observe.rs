@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::congestion::PathReport;
 use super::event::DatagramState;
 use super::frames::{Frame, scan};
 use super::types::{DatagramId, Direction};
@@ -36,6 +37,10 @@ pub(super) struct Observed {
     tracker: Mutex<Tracker>,
     early: Mutex<Early>,
     early_datagrams: AtomicU64,
+    /// What the application's own controller last said of its path.
+    report: Mutex<Option<PathReport>>,
+    /// Bytes that may be in flight beyond the controller's window; see `Connection::allow_probe`.
+    extra_window: AtomicU64,
 }
 
 /// Which datagrams are in which packets.
@@ -77,6 +82,8 @@ impl Observed {
             tracker: Mutex::default(),
             early: Mutex::default(),
             early_datagrams: AtomicU64::new(0),
+            report: Mutex::default(),
+            extra_window: AtomicU64::new(0),
         }
     }
 
@@ -210,8 +217,27 @@ impl Observed {
         });
     }
 
+    // The application's own congestion controller.
+
+    pub(super) fn set_report(&self, report: PathReport) {
+        *lock(&self.report) = Some(report);
+    }
+
+    pub(super) fn report(&self) -> Option<PathReport> {
+        *lock(&self.report)
+    }
+
+    pub(super) fn extra_window(&self) -> u64 {
+        self.extra_window.load(Relaxed)
+    }
+
+    pub(super) fn allow_probe(&self, bytes: u64) {
+        self.extra_window.fetch_add(bytes, Relaxed);
+    }
+
     /// Acknowledgements came. What is still in flight will be sent again if it is lost, and then counts anew.
     pub(super) fn on_acks_end(&self) {
+        self.extra_window.store(0, Relaxed);
         self.outstanding.store(false, Relaxed);
     }
 

@@ -35,6 +35,13 @@ pub struct SendId(pub(super) u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DatagramId(pub(super) u64);
 
+impl DatagramId {
+    /// The how-manieth datagram of its connection, from 0.
+    pub fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
 /// Which end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {

@@ -104,7 +104,9 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
     let mut progress = Progress::new(notes);
     let mut rows = Vec::new();
     for (number, wire) in Wire::ALL.into_iter().enumerate() {
-        if !arguments.wires.is_empty() && !arguments.wires.contains(&wire) {
+        let wanted = arguments.wires.is_empty() || arguments.wires.contains(&wire);
+        // What is cut here are connections; a wire over datagrams has none.
+        if !wanted || crate::commands::link::is_datagram(wire.scheme()) {
             continue;
         }
         let mut random = Random::new(seed ^ (number as u64 + 1) << 32);

@@ -64,6 +64,11 @@ pub(crate) struct Arguments {
     metrics: MetricsOption,
 }
 
+/// Whether a wire crosses the link as datagrams, and not as connections.
+pub(crate) fn is_datagram(scheme: &str) -> bool {
+    matches!(scheme, "quic" | "bats" | "udp")
+}
+
 /// A seed that nobody asked for.
 pub(crate) fn any_seed() -> u64 {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::client::{self, Arguments};
 use super::report::Style;
 use super::server::Own;
-use crate::commands::link::{Proxy, Running, Spec, WINDOW, any_seed};
+use crate::commands::link::{Proxy, Running, Spec, WINDOW, any_seed, is_datagram};
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::output::{Notes, Output, json::SCHEMA_VERSION, text};
@@ -103,7 +103,7 @@ fn link(
     let (up, down) = arguments.shape.links()?;
     let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     let proxy = vec![Proxy { listen, target }];
-    let datagrams = matches!(wire, "quic" | "bats" | "udp");
+    let datagrams = is_datagram(wire);
     let (udp, tcp) = if datagrams { (proxy, Vec::new()) } else { (Vec::new(), proxy) };
     let incidents = arguments.shape.incidents();
     Running::start(Spec { seed, up, down, udp, tcp, window: WINDOW, incidents })

@@ -79,6 +79,10 @@ impl Arq {
         self.live
     }
 
+    pub(super) fn first(&self) -> u64 {
+        self.seen.start()
+    }
+
     /// The first symbol that may not be sent here yet, when `window` packets may be kept.
     pub(super) fn limit(&self, window: u64) -> Option<u64> {
         let owed = self.live as u64 + self.seen.gaps();

@@ -147,6 +147,15 @@ impl Direction {
         }
     }
 
+    /// The smallest number that came.
+    pub(super) fn first(&self) -> u64 {
+        match &self.engine {
+            Engine::Waiting(_) => 0,
+            Engine::Arq(arq) => arq.first(),
+            Engine::Mixer(mixer) => mixer.first(),
+        }
+    }
+
     pub(super) fn on_fate(&mut self, place: u64, outcome: Outcome, path: &Path) {
         if let Engine::Arq(arq) = &mut self.engine {
             arq.on_fate(place, outcome, path);

@@ -69,7 +69,8 @@ impl RelayFlow {
         self.closed && self.control.iter().all(BytesMut::is_empty)
     }
 
-    /// The hop towards the client, or that towards the server (`down`), was replaced.
+    /// The hop towards the client, or that towards the server (`down`), was replaced by another to the same neighbour, on which the control stream
+    /// goes on where it was. Where it does not, the path begins anew, with new relays.
     pub fn handle_hop_changed(&mut self, now: Instant, down: bool) {
         let [up_side, down_side] = &mut self.sides;
         let [forward, backward] = &mut self.directions;
@@ -187,8 +188,9 @@ impl RelayFlow {
         side.transmit(now, hop, limit, max_packet);
         let direction = &mut self.directions[1 - to];
         let mut room = hop.room(now);
+        let limit = side.limit(direction.first());
         while room > 0 {
-            let Some(out) = direction.poll(now, side.limit, &side.path) else { break };
+            let Some(out) = direction.poll(now, limit, &side.path) else { break };
             let place = out.place;
             let pieces = side.send(now, hop, out);
             if let Some(place) = place {

@@ -37,7 +37,7 @@ pub(super) struct Side {
     credit: Credit,
     /// What the neighbour granted.
     last_credit: u64,
-    pub(super) limit: u64,
+    limit: Option<u64>,
     /// The longest packet that fits the path behind the neighbour.
     pub(super) max_packet: usize,
     pub(super) room_left: bool,
@@ -56,14 +56,14 @@ impl Side {
             crediting,
             credit: Credit::default(),
             last_credit: 0,
-            limit: HOP_WINDOW,
+            limit: None,
             max_packet: usize::MAX,
             room_left: false,
         }
     }
 
     pub(super) fn on_hop_changed(&mut self, now: Instant) {
-        (self.last_credit, self.max_packet) = (0, usize::MAX);
+        (self.last_credit, self.max_packet, self.limit) = (0, usize::MAX, None);
         self.path = UNKNOWN_PATH;
         self.crediting.on_urgent(now);
         if self.report.is_some() {
@@ -81,16 +81,21 @@ impl Side {
 
     pub(super) fn on_credit(&mut self, now: Instant, credit: &Credit) {
         if credit.serial > self.last_credit {
-            let first = self.last_credit == 0;
             self.last_credit = credit.serial;
-            self.limit =
-                if first { credit.limit.max(HOP_WINDOW) } else { self.limit.max(credit.limit) };
+            if credit.limit > 0 {
+                self.limit = self.limit.max(Some(credit.limit));
+            }
             let max_packet = usize::try_from(credit.max_packet).unwrap_or(usize::MAX).max(64);
             if max_packet != self.max_packet {
                 self.max_packet = max_packet;
                 self.crediting.on_change(now, &self.path);
             }
         }
+    }
+
+    /// The first symbol that the neighbour cannot take, when `first` is the first that goes there: it may be any, on a new path.
+    pub(super) fn limit(&self, first: u64) -> u64 {
+        self.limit.unwrap_or(first.saturating_add(HOP_WINDOW))
     }
 
     pub(super) fn on_fate(&mut self, now: Instant, fate: Fate) -> Tag {

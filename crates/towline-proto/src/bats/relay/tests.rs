@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{RelayConfig, RelayFlow};
-use crate::bats::flow::{Closed, Event, Flow, FlowConfig, Mode};
+use crate::bats::flow::{Closed, Event, Flow, FlowConfig, Framing, Mode};
 use crate::bats::seal::Seal;
 use crate::bats::toy::{Dice, ToyHop, ToyLink, hop};
 use crate::tls::Config as TlsConfig;
@@ -299,4 +299,90 @@ fn ends_that_disagree_on_sealing_do_not_talk() {
     while chain.step(end) {}
     assert!(matches!(chain.server_events[..], [Event::Closed(Closed::Violation(_))]));
     assert!(matches!(chain.client_events[..], [Event::Closed(Closed::Peer { code: 4, .. })]));
+}
+
+/// One-way delays above the path's own of 512 bytes every 10 ms over three hops at 5 % loss, in order of size.
+fn thin_delays(config: FlowConfig, seed: u64) -> Vec<Duration> {
+    let config = FlowConfig { framing: Framing::Messages, ..config };
+    let mut chain = Chain::new(config, &[ToyLink::new(100, 10, 0.05); 3], seed);
+    let opened = chain.base + Duration::from_millis(500);
+    while chain.step(opened) {}
+    let (mut due, mut sent, mut delays) = (opened, Vec::new(), Vec::new());
+    while sent.len() < 2000 {
+        if chain.now >= due {
+            let number = (sent.len() as u32).to_be_bytes();
+            chain.client.send([&number[..], &[7; 508]].concat().into()).unwrap();
+            sent.push(chain.now);
+            due += Duration::from_millis(10);
+            chain.drive();
+        }
+        chain.step(due);
+        while let Some(data) = chain.server.recv() {
+            let number = u32::from_be_bytes(data[..4].try_into().unwrap());
+            delays.push(
+                (chain.now - sent[number as usize]).saturating_sub(Duration::from_millis(30)),
+            );
+        }
+    }
+    delays.sort_unstable();
+    delays
+}
+
+#[test]
+fn a_thin_flow_over_three_lossy_hops_hardly_waits() {
+    for config in [FlowConfig::btp(), FlowConfig::default()] {
+        let delays = thin_delays(config, 5);
+        let at = |share: f64| delays[(delays.len() as f64 * share) as usize];
+        let of = config.mode;
+        println!("{of:?}: p50 {:?}, p99 {:?}, max {:?}", at(0.5), at(0.99), delays.last());
+        assert!(delays.len() > 1980, "{of:?}: {}", delays.len());
+        assert!(at(0.5) < Duration::from_millis(1), "{of:?}: {:?}", at(0.5));
+        assert!(at(0.99) < Duration::from_millis(8), "{of:?}: {:?}", at(0.99));
+    }
+}
+
+/// A relay crashes: the client finds another path, of relays that know nothing of the flow.
+#[test]
+fn a_new_path_loses_and_repeats_nothing() {
+    for seed in 0..12 {
+        let mut dice = Dice::new(seed);
+        let config = FlowConfig { hop_feedback: seed % 2 == 0, ..FlowConfig::default() };
+        let links = vec![ToyLink::new(20, 5 + seed, 0.05); 1 + seed as usize % 3];
+        let mut chain = Chain::new(config, &links, seed);
+        let end = chain.base + Duration::from_secs(60);
+        let mut changes: Vec<u64> = (0..3).map(|_| 50 + dice.below(1500)).collect();
+        changes.sort_unstable();
+        let (total, mut sent, mut received) = (2_000_000, 0u64, 0u64);
+        while chain.step(end) && !(chain.client.is_closed() && chain.server.is_closed()) {
+            if sent < total {
+                let length = 20_000.min(total - sent) as usize;
+                sent += chain.client.write(&pattern(sent, length)).unwrap() as u64;
+            } else {
+                chain.client.finish();
+                chain.server.finish();
+            }
+            while let Some(data) = chain.server.read() {
+                assert_eq!(data, pattern(received, data.len()), "seed {seed}");
+                received += data.len() as u64;
+            }
+            let elapsed = (chain.now - chain.base).as_millis() as u64;
+            if changes.first().is_some_and(|&at| at <= elapsed) {
+                let seed = seed * 100 + changes.remove(0);
+                let links = (0..).zip(&links);
+                chain.hops = links.map(|(i, &link)| hop(link, seed + i, chain.now)).collect();
+                for relay in &mut chain.relays {
+                    *relay = RelayFlow::new(RelayConfig::default(), chain.now).unwrap();
+                }
+                chain.client.handle_hop_changed(chain.now);
+                chain.server.handle_hop_changed(chain.now);
+                chain.drive();
+            }
+        }
+        assert_eq!(received, total, "seed {seed}: {:?}", chain.client.stats());
+        assert_eq!(
+            chain.client_events.last(),
+            Some(&Event::Closed(Closed::Finished)),
+            "seed {seed}"
+        );
+    }
 }

@@ -82,6 +82,13 @@ impl Conn {
         self.inner.datagrams().max_size().filter(|&max| max > 0)
     }
 
+    /// Bytes of datagrams that wait to be sent, here and in the engine.
+    pub(super) fn datagrams_queued(&mut self) -> usize {
+        let space = self.inner.datagrams().send_buffer_space();
+        let capacity = *self.datagrams.capacity.get_or_insert(space);
+        self.datagrams.bytes.saturating_add(capacity.saturating_sub(space))
+    }
+
     pub(super) fn check_datagrams(&mut self) {
         let max = self.max_datagram().unwrap_or(0);
         if self.datagrams.told != Some(max) {

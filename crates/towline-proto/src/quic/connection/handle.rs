@@ -9,6 +9,7 @@ use rustls_pki_types::CertificateDer;
 
 use super::{Chunk, Conn, DatagramOptions, OpenFlags, Opened, SendOptions};
 use crate::quic::config::{Options, ReadMode};
+use crate::quic::congestion::PathReport;
 use crate::quic::crypto::Verdict;
 use crate::quic::endpoint::Queues;
 use crate::quic::error::{DatagramError, MigrateError, StreamError, TooLate};
@@ -145,6 +146,23 @@ impl<'a> Connection<'a> {
             key_updates: self.conn.key_updates,
             datagrams_expired: self.conn.datagrams.expired(),
         }
+    }
+
+    /// What the application's own congestion controller says of the path, once something was acknowledged.
+    pub fn path_report(&self) -> Option<PathReport> {
+        self.conn.observed.report()
+    }
+
+    /// Since when nothing of what was sent has been acknowledged; `None` when nothing is outstanding.
+    pub fn silent_since(&self) -> Option<Instant> {
+        self.conn.observed.silent_since()
+    }
+
+    /// Lets one more packet out beyond the window of an application's own controller, until the next acknowledgement: while nothing comes back, such packets find out that
+    /// the path is alive again sooner than the engine's probes, whose distance doubles (RFC 9002 section 6.2.1).
+    pub fn allow_probe(&mut self) {
+        self.conn.observed.allow_probe(self.conn.inner.current_mtu().into());
+        self.touched(());
     }
 
     // Decisions.
@@ -300,6 +318,11 @@ impl<'a> Connection<'a> {
             self.queues.touch(self.conn);
         }
         sent
+    }
+
+    /// Bytes of datagrams that wait to be sent.
+    pub fn datagrams_queued(&mut self) -> usize {
+        self.conn.datagrams_queued()
     }
 
     /// The longest datagram now; `None` when the peer takes none.

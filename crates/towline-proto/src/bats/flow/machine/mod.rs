@@ -62,6 +62,7 @@ enum State {
 #[derive(Debug)]
 pub struct Flow {
     config: FlowConfig,
+    is_client: bool,
     state: State,
     control_in: FrameReader,
     control_out: BytesMut,
@@ -75,6 +76,8 @@ pub struct Flow {
     sealing: Sealing,
     /// A server's own part of it, and whether it insists.
     seal: Option<(Seal, bool)>,
+    /// The parameters as they were laid down.
+    open: Option<Open>,
     /// The peer's window, once it agreed.
     agreed: Option<u64>,
     reporting: Reporting,
@@ -142,6 +145,7 @@ impl Flow {
             window: config.receive_window,
         };
         Frame::Open(open).encode(&mut flow.control_out);
+        (flow.open, flow.is_client) = (Some(open), true);
         if let Some(seal) = seal {
             let refused = ConfigError { option: "seal", expected: "fit for a TLS client" };
             flow.sealing = Sealing::begin(seal, open.parameters()).ok_or(refused)?;
@@ -181,6 +185,7 @@ impl Flow {
         crediting.on_urgent(now);
         Ok(Flow {
             config,
+            is_client: false,
             state: State::Opening,
             control_in: FrameReader::default(),
             control_out: BytesMut::new(),
@@ -191,6 +196,7 @@ impl Flow {
             assembly: Assembly::default(),
             sealing: Sealing::default(),
             seal: None,
+            open: None,
             agreed: None,
             reporting: Reporting::default(),
             told: (0, 0),
@@ -263,8 +269,20 @@ impl Flow {
         }
     }
 
-    /// The hop was replaced by another one to the same peer: what was under way is sent again.
+    /// The hop was replaced by another one to the same peer, over the same or other relays, all of which know nothing of the flow: what was
+    /// under way is sent again. A flow whose handshake from end to end was under way cannot be moved, and ends when the
+    /// application gives up on it.
     pub fn handle_hop_changed(&mut self, now: Instant) {
+        self.control_in = FrameReader::default();
+        if !self.is_closed() {
+            self.control_out.clear();
+        }
+        if let (true, Some(open)) = (self.is_client, self.open) {
+            Frame::Open(open).encode(&mut self.control_out);
+        }
+        if self.state == State::Closing {
+            Frame::Close { code: code::NONE, reason: String::new() }.encode(&mut self.control_out);
+        }
         self.max_packet = usize::MAX;
         self.reporting.on_urgent(now);
         self.crediting.on_urgent(now);
@@ -353,13 +371,19 @@ impl Flow {
                 let window = self.config.receive_window;
                 Frame::Accept { window }.encode(&mut self.control_out);
                 self.begin(now);
-                self.agreed = Some(open.window);
+                (self.open, self.agreed) = (Some(open), Some(open.window));
                 self.establish(now);
             }
             Frame::Accept { window } if self.agreed.is_none() && self.has_begun() => {
                 self.agreed = Some(window);
                 self.establish(now);
             }
+            // On a new path both say it again, for the relays and in case it was lost.
+            Frame::Open(open) if !self.is_client && self.open == Some(open) => {
+                let window = self.config.receive_window;
+                Frame::Accept { window }.encode(&mut self.control_out);
+            }
+            Frame::Accept { .. } if self.is_client => {}
             Frame::Open(_) | Frame::Accept { .. } => {
                 self.fail(code::VIOLATION, Closed::Violation("a control frame out of order"));
             }

@@ -1,0 +1,156 @@
+//! What nodes are set to.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::relay::RelaySettings;
+use crate::bats::flow::{self, FlowConfig};
+use crate::bats::quic_hop::{ALPN, HopConfig};
+use crate::quic::{self, ClientSettings, ServerSettings};
+
+/// A configuration that was refused.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// An option of the flow.
+    #[error(transparent)]
+    Flow(#[from] flow::ConfigError),
+    /// An option of the hop, or its certificates.
+    #[error(transparent)]
+    Hop(#[from] quic::ConfigError),
+    /// An option of the node.
+    #[error("bats option {option} must be {expected}")]
+    Node {
+        /// Its name.
+        option: &'static str,
+        /// What it may be.
+        expected: &'static str,
+    },
+}
+
+/// What connects: TLS and hop of the connection to the first node, and the flow.
+#[derive(Clone)]
+pub struct ConnectConfig {
+    pub(super) hop: quic::ClientConfig,
+    pub(super) flow: FlowConfig,
+    pub(super) connect_timeout: Duration,
+}
+
+impl ConnectConfig {
+    /// Checks everything. The application protocol of `tls` and its options are replaced by a hop's.
+    ///
+    /// # Errors
+    /// Names the first option that is out of range, or what is wrong with a certificate.
+    pub fn new(
+        tls: ClientSettings,
+        hop: &HopConfig,
+        flow: FlowConfig,
+    ) -> Result<Self, ConfigError> {
+        flow.check()?;
+        let connect_timeout = Duration::from_secs(30);
+        Ok(ConnectConfig { hop: hop_client(tls, hop)?, flow, connect_timeout })
+    }
+
+    /// How long the far end may take to agree, relays and certificates included. Default 30 s.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// The flow's parameters.
+    pub fn flow(&self) -> &FlowConfig {
+        &self.flow
+    }
+}
+
+/// The client's end of a hop.
+pub(super) fn hop_client(
+    mut tls: ClientSettings,
+    hop: &HopConfig,
+) -> Result<quic::ClientConfig, quic::ConfigError> {
+    tls.alpn = vec![Bytes::from_static(ALPN)];
+    tls.options = hop.options();
+    quic::ClientConfig::new(tls)
+}
+
+/// What listens: TLS and hop of every connection, and what flows may be.
+#[derive(Clone)]
+pub struct ListenConfig {
+    pub(super) hop: quic::ServerConfig,
+    pub(super) flow: FlowConfig,
+}
+
+impl ListenConfig {
+    /// Checks everything. The application protocol of `tls` and its options are replaced by a hop's. Of `flow` count what is not the client's to say.
+    ///
+    /// # Errors
+    /// Names the first option that is out of range, or what is wrong with a certificate.
+    pub fn new(
+        tls: ServerSettings,
+        hop: &HopConfig,
+        flow: FlowConfig,
+    ) -> Result<Self, ConfigError> {
+        flow.check()?;
+        Ok(ListenConfig { hop: hop_server(tls, hop)?, flow })
+    }
+}
+
+/// The server's end of a hop.
+pub(super) fn hop_server(
+    mut tls: ServerSettings,
+    hop: &HopConfig,
+) -> Result<quic::ServerConfig, quic::ConfigError> {
+    tls.alpn = vec![Bytes::from_static(ALPN)];
+    tls.options = hop.options();
+    quic::ServerConfig::new(tls)
+}
+
+/// Limits of a node: an endpoint, or a relay.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// The QUIC endpoint below: its secret, the shape of its connection ids, the size of trains. `gate` is turned off and `max_connections` follows `max_flows`.
+    pub quic: quic::EndpointConfig,
+    /// Flows at one time, those that are just beginning included. Further ones are refused. Default 1,024.
+    pub max_flows: usize,
+    /// How long a client may take to say where its flow goes, and a next hop to be reached. Default 10 s.
+    pub setup_timeout: Duration,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        let quic = HopConfig::adapt(quic::EndpointConfig::default());
+        NodeConfig { quic, max_flows: 1_024, setup_timeout: Duration::from_secs(10) }
+    }
+}
+
+impl NodeConfig {
+    pub(super) fn to_quic(&self, connections: usize) -> Result<quic::EndpointConfig, ConfigError> {
+        let refuse = |option, expected| Err(ConfigError::Node { option, expected });
+        if !(1..=1 << 20).contains(&self.max_flows) {
+            return refuse("max_flows", "from 1 to 1,048,576");
+        }
+        if self.setup_timeout.is_zero() {
+            return refuse("setup_timeout", "above 0");
+        }
+        Ok(quic::EndpointConfig { gate: false, max_connections: connections, ..self.quic.clone() })
+    }
+}
+
+impl RelaySettings {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |option, expected| Err(ConfigError::Node { option, expected });
+        if self.next.is_none() && self.allow.is_empty() {
+            return refuse(
+                "allow",
+                "given when there is no next hop: nothing could go on from here",
+            );
+        }
+        if self.max_memory < 64 << 20 {
+            return refuse("max_memory", "at least 64 MiB");
+        }
+        self.flow.check()?;
+        Ok(())
+    }
+}

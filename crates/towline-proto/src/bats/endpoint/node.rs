@@ -1,0 +1,659 @@
+//! Where flows begin and end.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+
+use super::config::{ConfigError, ConnectConfig, ListenConfig, NodeConfig};
+use super::error::{Ended, HopEnd, RefusalKind, refusal};
+use super::leg::{Happened, Leg, MAX_CONTROL_WAITING};
+use super::route::{HopAddress, Route, RouteError, RouteReader};
+use super::table::{Key, Table};
+use crate::bats::flow::{self, Closed, Flow, FlowConfig, FlowStats, Framing, SendError};
+use crate::bats::hop::{Hop, Path};
+use crate::quic::{self, ConnectParams, ConnectionId, Ecn, EndpointEvent, Transmit};
+
+/// Packets of a flow that wait here until it is known what it is.
+const MAX_EARLY_PACKETS: usize = 4096;
+
+/// A flow of one [`Endpoint`]. Never reused: a stale one finds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowId(Key);
+
+impl FlowId {
+    /// The id as one number, for logs and tables.
+    pub fn as_u64(self) -> u64 {
+        self.0.as_u64()
+    }
+}
+
+/// What happened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A client began a flow. Its first event; `Established` follows, or `Closed`.
+    Incoming {
+        /// The flow.
+        flow: FlowId,
+        /// The neighbour: the client, or the last relay.
+        remote: SocketAddr,
+    },
+    /// Something on a flow. Its `Closed` does not come here but below.
+    Flow(FlowId, flow::Event),
+    /// A flow is over: its last event, and its id finds nothing from here on.
+    Closed(FlowId, Ended),
+}
+
+/// Why a flow could not be begun. Nothing was sent.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The route is empty or too long.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// The flow's configuration.
+    #[error(transparent)]
+    Flow(#[from] flow::ConfigError),
+    /// As many flows as may be.
+    #[error("the endpoint has its {0} flows already")]
+    TooManyFlows(usize),
+    /// The hop's connection.
+    #[error(transparent)]
+    Hop(#[from] quic::ConnectError),
+}
+
+/// Counters of an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndpointStats {
+    /// Flows begun here.
+    pub connected: u64,
+    /// Flows taken.
+    pub accepted: u64,
+    /// Flows at present.
+    pub flows: u64,
+    /// Flows of clients refused: too many, a bad route, or one that goes on from here.
+    pub refused: u64,
+    /// The QUIC endpoint below.
+    pub quic: quic::EndpointStats,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// A server does not know yet whether the flow is for it.
+    Routing(RouteReader),
+    Flowing(Box<Flow>),
+    /// Over; the hop's connection is being closed.
+    Over,
+}
+
+#[derive(Debug)]
+struct Entry {
+    leg: Leg,
+    stage: Stage,
+    remote: SocketAddr,
+    connected: bool,
+    established: bool,
+    /// When the flow has to be established.
+    setup_by: Option<Instant>,
+    /// The application knows of it and has not been told of its end.
+    told: bool,
+    /// What had arrived and was not read when the flow ended; then how it ended, which is told afterwards.
+    unread: VecDeque<Bytes>,
+    ended: Option<Ended>,
+}
+
+impl Entry {
+    fn new(leg: Leg, stage: Stage, remote: SocketAddr, setup_by: Instant) -> Entry {
+        let told = matches!(stage, Stage::Flowing(_));
+        Entry {
+            leg,
+            stage,
+            remote,
+            connected: false,
+            established: false,
+            setup_by: Some(setup_by),
+            told,
+            unread: VecDeque::new(),
+            ended: None,
+        }
+    }
+}
+
+/// A node where flows begin and end, on one socket of one thread, without the socket.
+pub struct Endpoint {
+    quic: quic::Endpoint,
+    config: NodeConfig,
+    listen: Option<FlowConfig>,
+    flows: Table<Entry>,
+    /// The flow of each connection, by the connection's slot.
+    owners: Vec<Option<(ConnectionId, Key)>>,
+    events: VecDeque<Event>,
+    stats: EndpointStats,
+    now: Instant,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("flows", &self.flows.len()).finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    /// A new endpoint. `listen` makes it take flows; `seed` must be unpredictable, and different for every endpoint; `now` and `wall` say the same moment in both clocks.
+    ///
+    /// # Errors
+    /// Names the first option out of range.
+    pub fn new(
+        config: NodeConfig,
+        listen: Option<ListenConfig>,
+        seed: [u8; 32],
+        now: Instant,
+        wall: SystemTime,
+    ) -> Result<Endpoint, ConfigError> {
+        // A few more than flows, so that those beyond can be told why they are refused.
+        let quic = config.to_quic(config.max_flows + config.max_flows / 8 + 16)?;
+        let (server, flow) = match listen {
+            Some(ListenConfig { hop, flow }) => (Some(hop), Some(flow)),
+            None => (None, None),
+        };
+        Ok(Endpoint {
+            quic: quic::Endpoint::new(quic, server, seed, now, wall)?,
+            config,
+            listen: flow,
+            flows: Table::default(),
+            owners: Vec::new(),
+            events: VecDeque::new(),
+            stats: EndpointStats::default(),
+            now,
+        })
+    }
+
+    /// Replaces what new clients meet; `None` takes no new ones. Flows go on as they are.
+    ///
+    /// # Errors
+    /// When its options allow one connection more memory than the endpoint does.
+    pub fn set_listen(&mut self, listen: Option<ListenConfig>) -> Result<(), ConfigError> {
+        let (server, flow) = match listen {
+            Some(ListenConfig { hop, flow }) => (Some(hop), Some(flow)),
+            None => (None, None),
+        };
+        self.quic.set_server_config(server)?;
+        self.listen = flow;
+        Ok(())
+    }
+
+    /// Begins a flow to the last node of `path` by way of the others, relays in the order in which they are passed. `first` is the socket address of the first node.
+    ///
+    /// # Errors
+    /// See [`ConnectError`]; nothing was sent then.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        path: &[HopAddress],
+        first: SocketAddr,
+        config: &ConnectConfig,
+        seed: u64,
+    ) -> Result<FlowId, ConnectError> {
+        self.now = now;
+        let (node, rest) = path.split_first().ok_or(RouteError::Address)?;
+        if rest.len() > super::MAX_HOPS {
+            return Err(RouteError::TooLong.into());
+        }
+        if self.flows.len() >= self.config.max_flows {
+            return Err(ConnectError::TooManyFlows(self.config.max_flows));
+        }
+        let relayed = config.flow.relayed || !rest.is_empty();
+        let flow = Flow::client(FlowConfig { relayed, seed, ..config.flow }, now)?;
+        let params = ConnectParams::default();
+        let id = self.quic.connect(now, &config.hop, first, node.host(), params)?;
+        let mut leg = Leg::new(id, true);
+        leg.hop.write_control(&Route { passed: 0, rest: rest.to_vec() }.encode());
+        self.stats.connected += 1;
+        let stage = Stage::Flowing(Box::new(flow));
+        let setup_by = now + config.connect_timeout;
+        Ok(FlowId(self.add(Entry::new(leg, stage, first, setup_by))))
+    }
+
+    fn add(&mut self, entry: Entry) -> Key {
+        let id = entry.leg.id;
+        let key = self.flows.insert(entry);
+        let slot = id.as_u64() as u32 as usize;
+        if self.owners.len() <= slot {
+            self.owners.resize(slot + 1, None);
+        }
+        if let Some(owner) = self.owners.get_mut(slot) {
+            *owner = Some((id, key));
+        }
+        key
+    }
+
+    fn owner(&self, id: ConnectionId) -> Option<Key> {
+        let owner = self.owners.get(id.as_u64() as u32 as usize).copied().flatten();
+        owner.filter(|(owned, _)| *owned == id).map(|(_, key)| key)
+    }
+
+    /// A flow, as long as its `Closed` event has not been polled.
+    pub fn flow(&mut self, id: FlowId) -> Option<FlowMut<'_>> {
+        let entry = self.flows.get(id.0)?;
+        if !matches!(entry.stage, Stage::Flowing(_)) && entry.ended.is_none() {
+            return None;
+        }
+        Some(FlowMut { endpoint: self, key: id.0 })
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> EndpointStats {
+        EndpointStats { flows: self.flows.len() as u64, quic: self.quic.stats(), ..self.stats }
+    }
+
+    /// Takes a datagram, without its UDP header. It is worked on with the next poll.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        path: quic::Path,
+        ecn: Option<Ecn>,
+        data: BytesMut,
+    ) {
+        self.now = now;
+        self.quic.handle_datagram(now, path, ecn, data);
+    }
+
+    /// Tells that a deadline of [`poll_timeout`](Self::poll_timeout) may have passed. Calling it too early does nothing.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        self.quic.handle_timeout(now);
+        self.flows.touch_due(now);
+    }
+
+    /// The next thing that happened.
+    pub fn poll_event(&mut self, now: Instant) -> Option<Event> {
+        if self.events.is_empty() {
+            self.settle(now);
+        }
+        self.events.pop_front()
+    }
+
+    /// Writes the next train of datagrams into `buf` and says how it must be sent, as [`quic::Endpoint::poll_transmit`] does.
+    pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
+        loop {
+            if let Some(transmit) = self.quic.poll_transmit(now, buf) {
+                return Some(transmit);
+            }
+            if !self.settle(now) {
+                return None;
+            }
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) must be called next; it may be earlier than necessary.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.flows.has_dirty() || !self.events.is_empty() {
+            return Some(self.now);
+        }
+        [self.quic.poll_timeout(), self.flows.next_due()].into_iter().flatten().min()
+    }
+
+    /// Works on every flow that was touched; whether there was any.
+    fn settle(&mut self, now: Instant) -> bool {
+        self.now = now;
+        self.flows.touch_due(now);
+        while let Some(event) = self.quic.poll_event(now) {
+            if let EndpointEvent::Connection(id, event) = event {
+                self.on_event(now, id, event);
+            }
+        }
+        let quic = &mut self.quic;
+        self.flows.touch_busy(|entry| entry.leg.has_sent(quic));
+        let mut worked = false;
+        while let Some(key) = self.flows.pop_dirty() {
+            worked = true;
+            self.work(now, key);
+        }
+        worked
+    }
+
+    fn on_event(&mut self, now: Instant, id: ConnectionId, event: quic::Event) {
+        let key = match self.owner(id) {
+            Some(key) => key,
+            None => match self.accept(now, id) {
+                Some(key) => key,
+                None => return,
+            },
+        };
+        let Some(entry) = self.flows.get_mut(key) else { return };
+        if entry.leg.on_event(now, &mut self.quic, event) == Happened::Connected {
+            entry.connected = true;
+        }
+        self.flows.touch(key);
+    }
+
+    /// A client's connection shows for the first time.
+    fn accept(&mut self, now: Instant, id: ConnectionId) -> Option<Key> {
+        let mut connection = self.quic.connection(id)?;
+        let remote = connection.remote_address();
+        if self.flows.len() >= self.config.max_flows {
+            self.stats.refused += 1;
+            let reason = format!("{} flows already", self.config.max_flows);
+            connection.close(now, refusal::TOO_MANY, reason.into());
+            return None;
+        }
+        let stage = Stage::Routing(RouteReader::default());
+        let setup_by = now + self.config.setup_timeout;
+        Some(self.add(Entry::new(Leg::new(id, false), stage, remote, setup_by)))
+    }
+
+    /// Drives one flow.
+    fn work(&mut self, now: Instant, key: Key) {
+        let Some(entry) = self.flows.get_mut(key) else { return };
+        entry.leg.handle_timeout(now, &mut self.quic);
+        if entry.connected && entry.leg.end().is_none() {
+            entry.leg.begin(now, &mut self.quic);
+        }
+        if let Stage::Routing(_) = entry.stage {
+            self.route(now, key);
+        }
+        self.drive(now, key);
+        let Some(entry) = self.flows.get_mut(key) else { return };
+        if matches!(entry.stage, Stage::Over) {
+            entry.leg.discard();
+        }
+        let busy = entry.connected && entry.leg.finish(&mut self.quic);
+        if entry.leg.is_gone() {
+            self.remove(key);
+            return;
+        }
+        let flow = match &entry.stage {
+            Stage::Flowing(flow) => [flow.poll_timeout(), entry.setup_by],
+            Stage::Routing(_) => [None, entry.setup_by],
+            Stage::Over => [None, None],
+        };
+        // Without a hop there is nothing to be done but to give up.
+        let flow = flow.map(|at| at.filter(|_| entry.connected)).into_iter().flatten().min();
+        let setup = entry.setup_by.filter(|_| !entry.connected);
+        let at = [entry.leg.poll_timeout(), flow, setup].into_iter().flatten().min();
+        self.flows.arm(key, at);
+        if busy {
+            self.flows.set_busy(key);
+        }
+    }
+
+    /// Reads where a client's flow goes; it must end here.
+    fn route(&mut self, now: Instant, key: Key) {
+        let Some(entry) = self.flows.get_mut(key) else { return };
+        let Stage::Routing(reader) = &mut entry.stage else { return };
+        let mut read = Ok(None);
+        while let Ok(None) = read
+            && let Some(data) = entry.leg.hop.poll_control()
+        {
+            read = reader.push(&data);
+        }
+        match read {
+            Ok(None) => {
+                let (_, packets) = entry.leg.hop.waiting();
+                if packets > MAX_EARLY_PACKETS {
+                    self.refuse(now, key, refusal::ABUSE, "packets before a route");
+                } else if entry.leg.end().is_some() || entry.setup_by.is_some_and(|by| by <= now) {
+                    self.refuse(now, key, refusal::BAD_ROUTE, "no route in time");
+                }
+            }
+            Ok(Some((route, _))) if !route.rest.is_empty() => {
+                self.refuse(now, key, refusal::NOT_A_RELAY, "this node is no relay");
+            }
+            Ok(Some((route, rest))) => {
+                entry.leg.hop.unread_control(rest);
+                let (index, passed) = (key.as_u64(), route.passed);
+                let Some(mut config) = self.listen else {
+                    return self.refuse(now, key, refusal::STOPPING, "no new flows are taken");
+                };
+                config.relayed = passed > 0;
+                config.seed ^= index.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                match Flow::server(config, now) {
+                    Ok(flow) => entry.stage = Stage::Flowing(Box::new(flow)),
+                    // It was checked before.
+                    Err(_) => return self.refuse(now, key, refusal::STOPPING, "misconfigured"),
+                }
+                entry.told = true;
+                self.stats.accepted += 1;
+                let (flow, remote) = (FlowId(key), entry.remote);
+                self.events.push_back(Event::Incoming { flow, remote });
+            }
+            Err(error) => self.refuse(now, key, refusal::BAD_ROUTE, &error.to_string()),
+        }
+    }
+
+    /// A flow that never came to be.
+    fn refuse(&mut self, now: Instant, key: Key, code: u64, reason: &str) {
+        self.stats.refused += 1;
+        let Some(entry) = self.flows.get_mut(key) else { return };
+        entry.stage = Stage::Over;
+        entry.leg.close(now, &mut self.quic, code, Bytes::copy_from_slice(reason.as_bytes()));
+    }
+
+    fn drive(&mut self, now: Instant, key: Key) {
+        let Some(entry) = self.flows.get_mut(key) else { return };
+        let Stage::Flowing(flow) = &mut entry.stage else { return };
+        flow.handle_timeout(now);
+        if entry.connected {
+            if entry.leg.hop.waiting().0 > MAX_CONTROL_WAITING {
+                entry.leg.discard();
+            }
+            flow.drive(now, &mut entry.leg.hop);
+        }
+        let mut closed = None;
+        while let Some(event) = flow.poll_event() {
+            match event {
+                flow::Event::Closed(how) => closed = Some(how),
+                flow::Event::Established => {
+                    entry.established = true;
+                    entry.setup_by = None;
+                    self.events.push_back(Event::Flow(FlowId(key), flow::Event::Established));
+                }
+                event => self.events.push_back(Event::Flow(FlowId(key), event)),
+            }
+        }
+        let ended = match closed {
+            Some(closed) => Some(of_flow(closed)),
+            None if entry.leg.end().is_some() || entry.leg.is_gone() => Some(of_hop(&entry.leg)),
+            None if entry.setup_by.is_some_and(|by| by <= now) => Some(Ended::ConnectTimeout),
+            None => None,
+        };
+        if let Some(ended) = ended {
+            self.end(now, key, ended);
+        }
+    }
+
+    /// A flow is over: the application is told, and the hop is closed in order.
+    fn end(&mut self, now: Instant, key: Key, ended: Ended) {
+        let Some(entry) = self.flows.get_mut(key) else { return };
+        if let Stage::Flowing(mut flow) = std::mem::replace(&mut entry.stage, Stage::Over) {
+            let messages = flow.config().framing == Framing::Messages;
+            let mut next = || if messages { flow.recv() } else { flow.read() };
+            entry.unread.extend(std::iter::from_fn(&mut next));
+        }
+        entry.setup_by = None;
+        let code = match &ended {
+            Ended::Flow(Closed::Violation(_)) => flow::code::VIOLATION,
+            _ => flow::code::NONE,
+        };
+        entry.leg.finish_and_close(now, &mut self.quic, code, Bytes::new());
+        entry.ended = Some(ended);
+        self.tell_end(key);
+    }
+
+    /// Tells how a flow ended, once everything that had arrived was read.
+    fn tell_end(&mut self, key: Key) {
+        let Some(entry) = self.flows.get_mut(key) else { return };
+        if entry.unread.is_empty()
+            && let Some(ended) = entry.ended.take()
+            && std::mem::take(&mut entry.told)
+        {
+            self.events.push_back(Event::Closed(FlowId(key), ended));
+        }
+    }
+
+    fn remove(&mut self, key: Key) {
+        if self.flows.get(key).is_none_or(|entry| entry.ended.is_some()) {
+            return; // It is still read.
+        }
+        let Some(entry) = self.flows.remove(key) else { return };
+        if let Some(owner) = self.owners.get_mut(entry.leg.id.as_u64() as u32 as usize) {
+            *owner = None;
+        }
+    }
+}
+
+/// What the end of a flow means here: relays speak through its codes.
+fn of_flow(closed: Closed) -> Ended {
+    match closed {
+        Closed::Peer { code, reason } => match RefusalKind::from_code(code) {
+            Some(kind) => Ended::Refused { kind, reason },
+            None => Ended::Flow(Closed::Peer { code, reason }),
+        },
+        other => Ended::Flow(other),
+    }
+}
+
+/// The same for the end of the hop.
+fn of_hop(leg: &Leg) -> Ended {
+    match leg.end() {
+        Some(HopEnd::Closed { code, reason }) => match RefusalKind::from_code(*code) {
+            Some(kind) => Ended::Refused { kind, reason: reason.clone() },
+            None => Ended::Flow(Closed::Peer { code: *code, reason: reason.clone() }),
+        },
+        _ => leg.ended(),
+    }
+}
+
+/// A flow, borrowed from its [`Endpoint`] for a moment. What is to be sent comes out of the endpoint's next `poll_transmit`.
+#[derive(Debug)]
+pub struct FlowMut<'a> {
+    endpoint: &'a mut Endpoint,
+    key: Key,
+}
+
+impl FlowMut<'_> {
+    fn entry(&self) -> Option<&Entry> {
+        self.endpoint.flows.get(self.key)
+    }
+
+    fn with<T>(&mut self, call: impl FnOnce(&mut Flow) -> T) -> Option<T> {
+        self.endpoint.flows.touch(self.key);
+        match &mut self.endpoint.flows.get_mut(self.key)?.stage {
+            Stage::Flowing(flow) => Some(call(flow)),
+            _ => None,
+        }
+    }
+
+    fn read_only(&self) -> Option<&Flow> {
+        match &self.entry()?.stage {
+            Stage::Flowing(flow) => Some(flow),
+            _ => None,
+        }
+    }
+
+    /// Takes bytes for a stream; see [`Flow::write_bytes`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write(&mut self, data: &mut Bytes) -> Result<usize, SendError> {
+        self.with(|flow| flow.write_bytes(data)).unwrap_or(Err(SendError::Closed))
+    }
+
+    /// Takes a message; see [`Flow::send`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send(&mut self, data: Bytes) -> Result<(), SendError> {
+        self.with(|flow| flow.send(data)).unwrap_or(Err(SendError::Closed))
+    }
+
+    /// The next bytes of a stream, in order. What had arrived can be read after the end as well; [`Event::Closed`] waits for it.
+    pub fn read(&mut self) -> Option<Bytes> {
+        self.with(Flow::read).unwrap_or_else(|| self.read_rest())
+    }
+
+    /// The next message; as for [`read`](Self::read) after the end.
+    pub fn recv(&mut self) -> Option<Bytes> {
+        self.with(Flow::recv).unwrap_or_else(|| self.read_rest())
+    }
+
+    fn read_rest(&mut self) -> Option<Bytes> {
+        let data = self.endpoint.flows.get_mut(self.key)?.unread.pop_front();
+        self.endpoint.tell_end(self.key);
+        data
+    }
+
+    /// Nothing more will be sent.
+    pub fn finish(&mut self) {
+        self.with(Flow::finish);
+    }
+
+    /// Finishes, and ends the flow when everything is acknowledged or `close_timeout` has passed.
+    pub fn close(&mut self, now: Instant) {
+        self.with(|flow| flow.close(now));
+    }
+
+    /// Ends the flow at once; the peer is told `code`, from 256 on the application's own, and `reason`.
+    pub fn abort(&mut self, code: u64, reason: &str) {
+        if self.with(|flow| flow.abort(code, reason)).is_none()
+            && let Some(entry) = self.endpoint.flows.get_mut(self.key)
+        {
+            entry.unread.clear();
+            self.endpoint.tell_end(self.key);
+        }
+    }
+
+    /// Whether something would be taken for sending.
+    pub fn is_writable(&self) -> bool {
+        self.read_only().is_some_and(Flow::is_writable)
+    }
+
+    /// Whether the far end has agreed.
+    pub fn is_established(&self) -> bool {
+        self.entry().is_some_and(|entry| entry.established)
+    }
+
+    /// See [`Flow::ideal_buffer_length`].
+    pub fn ideal_buffer_length(&self) -> usize {
+        self.read_only().map_or(0, Flow::ideal_buffer_length)
+    }
+
+    /// Bytes accepted and not acknowledged.
+    pub fn unacknowledged(&self) -> usize {
+        self.read_only().map_or(0, Flow::unacknowledged)
+    }
+
+    /// The parameters, the client's once they are known.
+    pub fn config(&self) -> Option<&FlowConfig> {
+        self.read_only().map(Flow::config)
+    }
+
+    /// What was done and dropped so far.
+    pub fn stats(&self) -> FlowStats {
+        self.read_only().map(Flow::stats).unwrap_or_default()
+    }
+
+    /// What is known of the path to the neighbour.
+    pub fn path(&self) -> Option<Path> {
+        self.entry().map(|entry| entry.leg.hop.path())
+    }
+
+    /// The neighbour's address: the peer's, or that of the relay in between.
+    pub fn remote_address(&self) -> Option<SocketAddr> {
+        self.entry().map(|entry| entry.remote)
+    }
+
+    /// The hop's connection, for what it tells of itself.
+    pub fn connection(&mut self) -> Option<quic::Connection<'_>> {
+        let id = self.endpoint.flows.get(self.key)?.leg.id;
+        self.endpoint.quic.connection(id)
+    }
+
+    /// The round trip to the neighbour.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.path().map(|path| path.rtt)
+    }
+}
