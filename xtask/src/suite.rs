@@ -31,7 +31,11 @@ pub(crate) fn test() -> Outcome {
         "documentation",
         cargo(&["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"),
     )?;
-    step("tests", &mut cargo(&["test", "--workspace"]))?;
+    // The library for C is nobody's dependency: a build of everything makes it, of the same parts as the tests.
+    step("build", &mut cargo(&["build", "--workspace", "--all-targets"]))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    let built = std::path::Path::new(&target).join("debug");
+    step("tests", cargo(&["test", "--workspace"]).env("TOWLINE_BUILT", built))?;
     step(
         "the code without its vector kernels",
         cargo(&["test", "-p", "towline-code", "--tests"]).env("TOWLINE_FORCE_SCALAR", "1"),
@@ -111,6 +115,9 @@ pub(crate) fn bench(name: &str, options: &[&str]) -> Outcome {
     }
     if name == "messaging" {
         debian(&[("/usr/include/nng/nng.h", "libnng-dev"), ("/usr/include/zmq.h", "libzmq3-dev")])?;
+    }
+    if name == "capi" {
+        debian(&[("/usr/include/uv.h", "libuv1-dev"), ("gcc", "gcc"), ("taskset", "util-linux")])?;
     }
     let mut command = cargo(&[
         "run",
