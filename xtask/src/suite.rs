@@ -106,6 +106,9 @@ pub(crate) fn header() -> Outcome {
 
 /// One of the comparisons; the options go to it.
 pub(crate) fn bench(name: &str, options: &[&str]) -> Outcome {
+    if name == "send" {
+        return bench_send(options);
+    }
     let manifest = root().join("bench").join(name).join("Cargo.toml");
     if !manifest.exists() {
         return Err(format!("there is no bench `{name}`; see the folders of bench/"));
@@ -125,6 +128,16 @@ pub(crate) fn bench(name: &str, options: &[&str]) -> Outcome {
         "--",
     ]);
     step(&format!("bench {name}"), command.args(options))
+}
+
+/// Files against scp and rsync over the same emulated link: a script, since the peers are commands.
+fn bench_send(options: &[&str]) -> Outcome {
+    let packages =
+        [("/usr/sbin/sshd", "openssh-server"), ("scp", "openssh-client"), ("rsync", "rsync")];
+    debian(&packages)?;
+    step("the command", &mut cargo(&["build", "--release", "--quiet", "-p", "towline-cli"]))?;
+    let mut script = Command::new(root().join("bench/send/run"));
+    step("bench send", script.args(options).current_dir(root()))
 }
 
 /// Licences, advisories and sources of all dependencies.
