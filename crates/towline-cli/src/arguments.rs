@@ -2,7 +2,7 @@
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::commands::{cert, connect, demo, lab, link, listen, perf};
+use crate::commands::{cert, connect, demo, lab, link, listen, perf, relay};
 
 /// Messages over connections that hold on bad networks.
 ///
@@ -42,6 +42,7 @@ pub(crate) enum Command {
     Connect(connect::Arguments),
     Perf(perf::Arguments),
     Link(Box<link::Arguments>),
+    Relay(Box<relay::Arguments>),
     Demo(demo::Arguments),
     Lab(lab::Arguments),
 }

@@ -7,6 +7,7 @@ pub(crate) mod lab;
 pub(crate) mod link;
 pub(crate) mod listen;
 pub(crate) mod perf;
+pub(crate) mod relay;
 mod streams;
 
 use crate::arguments::{Arguments, Command};
@@ -26,6 +27,7 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes) -> Outcome {
         Command::Listen(arguments) => listen::run(arguments, notes, &interrupt()?),
         Command::Connect(arguments) => connect::run(arguments, notes, &interrupt()?),
         Command::Perf(arguments) => perf::run(arguments, notes, &interrupt()?),
+        Command::Relay(arguments) => relay::run(arguments, notes, &interrupt()?),
         Command::Lab(arguments) => lab::run(arguments, notes),
         Command::Demo(arguments) => demo::run(arguments, notes, &interrupt()?),
     }
