@@ -285,7 +285,10 @@ impl Runtime {
         for _ in 0..AT_ONCE {
             let Some(socket) = self.sockets.get_mut(slot) else { return };
             let Some(link) = socket.link.filter(|_| socket.armed) else { return };
-            let Some(arrival) = socket.arrivals.pop_front() else { return };
+            let Some(mut arrival) = socket.arrivals.pop_front() else { return };
+            if shared.framing() != Framing::None {
+                arrival = gather(arrival, &mut socket.arrivals);
+            }
             socket.armed = false;
             let bytes = arrival.len();
             self.arrived(link, arrival);
@@ -423,6 +426,33 @@ const GOING_AWAY: u16 = 1001;
 fn received(pooled: BytesMut, end: bool) -> Received {
     Received { direct: None, direct_len: 0, pooled, end, drained: true }
 }
+
+/// Small pieces of a stream that came one by one are handed on as one: what they lead to then leaves in one write, too.
+fn gather(first: Arrival, arrivals: &mut VecDeque<Arrival>) -> Arrival {
+    let Arrival::Data(data) = &first else { return first };
+    let (mut total, mut count) = (data.len(), 0);
+    for arrival in arrivals.iter() {
+        match arrival {
+            Arrival::Data(next) if total + next.len() <= GATHERED => total += next.len(),
+            _ => break,
+        }
+        count += 1;
+    }
+    if count == 0 {
+        return first;
+    }
+    let mut all = BytesMut::with_capacity(total);
+    all.extend_from_slice(data);
+    for arrival in arrivals.drain(..count) {
+        if let Arrival::Data(next) = arrival {
+            all.extend_from_slice(&next);
+        }
+    }
+    Arrival::Data(all.freeze())
+}
+
+/// The most bytes that pieces are gathered to: what a system's socket brings at once.
+const GATHERED: usize = 64 << 10;
 
 /// Without a copy where nobody else holds the memory.
 fn own(data: Bytes) -> BytesMut {

@@ -116,6 +116,7 @@ impl Way {
     }
 
     /// Whether there is TLS, and whose name the certificate must have.
+    #[cfg(feature = "tls")]
     pub(super) fn security(&self, configured: Option<&str>) -> (bool, String) {
         let target = self.navigation.target();
         let name = configured.filter(|_| target.same_origin(&self.target));
