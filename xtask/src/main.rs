@@ -1,6 +1,7 @@
 //! What the project does to itself. `cargo xtask` lists the commands.
 
 mod fuzz;
+mod package;
 mod run;
 mod soak;
 mod suite;
@@ -11,11 +12,13 @@ const USAGE: &str = "\
 cargo xtask <command>
 
   test                     everything that has to pass, below 25 minutes with an empty build cache
-  bench NAME [OPTIONS]     compare with the peers, in the same run: messaging, websocket, io, code
+  bench NAME [OPTIONS]     compare with the peers, in the same run: messaging, websocket, io, code, capi, send
   fuzz TARGET [SECONDS]    one fuzz target, 60 seconds if not told; without a target, their names
   fuzz all [SECONDS]       every fuzz target, one after the other
   soak [SECONDS]           sessions under random cuts, 60 seconds if not told
   deny                     licences, advisories and sources of all dependencies (installs cargo-deny)
+  examples                 the SDK's examples in C and C++, into build/example/
+  install --prefix DIR     headers, libraries, package descriptions, the command with its pages
   header                   write include/c/towline.h from the sources
   features                 every combination of features that means something builds
 ";
@@ -31,6 +34,8 @@ fn main() -> ExitCode {
         ["fuzz", target, rest @ ..] => fuzz::one(target, rest.first().copied()),
         ["soak", rest @ ..] => soak::soak(rest.first().copied()),
         ["deny"] => suite::deny(),
+        ["examples", options @ ..] => package::examples(options),
+        ["install", options @ ..] => package::install(options),
         ["header"] => suite::header(),
         ["features"] => suite::features(),
         _ => Err(USAGE.to_owned()),

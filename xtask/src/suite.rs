@@ -31,7 +31,11 @@ pub(crate) fn test() -> Outcome {
         "documentation",
         cargo(&["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"),
     )?;
-    step("tests", &mut cargo(&["test", "--workspace"]))?;
+    // The library for C is nobody's dependency: a build of everything makes it, of the same parts as the tests.
+    step("build", &mut cargo(&["build", "--workspace", "--all-targets"]))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    let built = std::path::Path::new(&target).join("debug");
+    step("tests", cargo(&["test", "--workspace"]).env("TOWLINE_BUILT", built))?;
     step(
         "the code without its vector kernels",
         cargo(&["test", "-p", "towline-code", "--tests"]).env("TOWLINE_FORCE_SCALAR", "1"),
@@ -102,12 +106,18 @@ pub(crate) fn header() -> Outcome {
 
 /// One of the comparisons; the options go to it.
 pub(crate) fn bench(name: &str, options: &[&str]) -> Outcome {
+    if name == "send" {
+        return bench_send(options);
+    }
     let manifest = root().join("bench").join(name).join("Cargo.toml");
     if !manifest.exists() {
         return Err(format!("there is no bench `{name}`; see the folders of bench/"));
     }
     if name == "messaging" {
         debian(&[("/usr/include/nng/nng.h", "libnng-dev"), ("/usr/include/zmq.h", "libzmq3-dev")])?;
+    }
+    if name == "capi" {
+        debian(&[("/usr/include/uv.h", "libuv1-dev"), ("gcc", "gcc"), ("taskset", "util-linux")])?;
     }
     let mut command = cargo(&[
         "run",
@@ -118,6 +128,16 @@ pub(crate) fn bench(name: &str, options: &[&str]) -> Outcome {
         "--",
     ]);
     step(&format!("bench {name}"), command.args(options))
+}
+
+/// Files against scp and rsync over the same emulated link: a script, since the peers are commands.
+fn bench_send(options: &[&str]) -> Outcome {
+    let packages =
+        [("/usr/sbin/sshd", "openssh-server"), ("scp", "openssh-client"), ("rsync", "rsync")];
+    debian(&packages)?;
+    step("the command", &mut cargo(&["build", "--release", "--quiet", "-p", "towline-cli"]))?;
+    let mut script = Command::new(root().join("bench/send/run"));
+    step("bench send", script.args(options).current_dir(root()))
 }
 
 /// Licences, advisories and sources of all dependencies.

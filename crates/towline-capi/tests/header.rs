@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// The sources in the order in which the header has their parts.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     "entry.rs",
     "log.rs",
     "towline/context.rs",
@@ -16,6 +16,7 @@ const SOURCES: [&str; 11] = [
     "towline/event.rs",
     "towline/request.rs",
     "towline/stats.rs",
+    "towline/quic.rs",
 ];
 
 fn generate() -> String {

@@ -6,10 +6,12 @@ mod support;
 use support::{Build, Compiler, Language, headers};
 
 /// The test programs, each with the checks that it is run under.
-const PROGRAMS: [(&str, Language); 3] = [
+const PROGRAMS: [(&str, Language); 5] = [
     ("towline_messages.c", Language::C11),
     ("towline_misuse.c", Language::C11),
     ("towline_cpp.cc", Language::Cpp17),
+    ("socket_iocp_test.c", Language::C11),
+    ("c4socket_test.c", Language::C11),
 ];
 
 #[test]
@@ -33,6 +35,17 @@ fn programs_run() {
 }
 
 #[test]
+fn sync_sends_allocate_nothing() {
+    Build::new("socket_iocp_allocations.c", Language::C11).run();
+}
+
+#[test]
+fn completion_sockets_run_over_epoll_too() {
+    let program = Build::new("socket_iocp_test.c", Language::C11).build();
+    support::ok(std::process::Command::new(program).env("TOWLINE_DRIVER", "epoll"));
+}
+
+#[test]
 fn programs_run_with_the_static_library() {
     Build::new("towline_messages.c", Language::C11).statically().run();
 }
@@ -49,4 +62,14 @@ fn programs_are_clean_under_valgrind() {
     for (program, language) in PROGRAMS {
         Build::new(program, language).run_under_valgrind();
     }
+}
+
+#[test]
+fn the_guides_program_compiles() {
+    let guide = support::root().join("docs/c.md");
+    let guide = std::fs::read_to_string(guide).expect("the guide");
+    let program = guide.split("```c\n").nth(1).and_then(|rest| rest.split("```").next());
+    let source = support::scratch().join("guide.c");
+    std::fs::write(&source, program.expect("a program")).expect("a file");
+    Build::of(source, Language::C11).build();
 }

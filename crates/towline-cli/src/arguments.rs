@@ -2,7 +2,8 @@
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::commands::{cert, connect, demo, lab, link, listen, perf, relay};
+use crate::commands::transfer::{receive, send};
+use crate::commands::{cert, connect, demo, generate, lab, link, listen, perf, relay};
 
 /// Messages over connections that hold on bad networks.
 ///
@@ -19,7 +20,8 @@ use crate::commands::{cert, connect, demo, lab, link, listen, perf, relay};
     after_help = "Examples:\n  \
         towline demo\n  \
         towline listen tcp://127.0.0.1:7000 --echo\n  \
-        towline connect tcp://127.0.0.1:7000 --message hello --request"
+        towline connect tcp://127.0.0.1:7000 --message hello --request\n  \
+        towline send tcp://192.0.2.7:7001 holiday.mp4"
 )]
 pub(crate) struct Arguments {
     /// Only errors on standard error.
@@ -29,6 +31,10 @@ pub(crate) struct Arguments {
     /// More on standard error; twice for everything.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
+
+    /// How the log on standard error is written; RUST_LOG says what is in it.
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
 
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -41,10 +47,23 @@ pub(crate) enum Command {
     Listen(listen::Arguments),
     Connect(connect::Arguments),
     Perf(perf::Arguments),
+    Send(Box<send::Arguments>),
+    Receive(receive::Arguments),
     Link(Box<link::Arguments>),
     Relay(Box<relay::Arguments>),
     Demo(demo::Arguments),
     Lab(lab::Arguments),
+    Completions(generate::Completions),
+    Man(generate::Manual),
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
 }
 
 /// How much goes to standard error.

@@ -8,6 +8,7 @@ mod arguments;
 mod commands;
 mod failure;
 mod interrupt;
+mod metrics;
 mod output;
 mod queue;
 mod tls;
@@ -22,7 +23,7 @@ use crate::output::Notes;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    output::start_logging(arguments.verbosity());
+    output::start_logging(arguments.verbosity(), arguments.log_format);
     let notes = Notes::new(arguments.verbosity());
     match commands::run(&arguments, &notes) {
         Ok(()) => ExitCode::SUCCESS,

@@ -51,7 +51,7 @@ pub(crate) struct ServerTls {
 }
 
 /// TLS on the connecting side.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "TLS (tls://, ftcps://, wss://, quic://)")]
 pub(crate) struct ClientTls {
     /// Accept only a server with this pin, as `towline cert` and `towline listen` print it; may be repeated.
@@ -146,6 +146,11 @@ impl ServerTls {
 }
 
 impl ClientTls {
+    /// Trusts a server of this process, or a wire that needs no trust.
+    pub(crate) fn trust(&mut self, pin: Option<Pin>) {
+        self.pin = pin.into_iter().collect();
+    }
+
     /// The name that the server must have, where it was given.
     pub(crate) fn server_name(&self) -> Option<&str> {
         self.server_name.as_deref()

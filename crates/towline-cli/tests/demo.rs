@@ -2,18 +2,30 @@
 
 mod common;
 
-use common::{WIRES, run};
+use common::{Directory, WIRES, run};
 use serde_json::Value;
 
 #[test]
 fn every_wire_survives() {
-    let shown = run(&["demo", "--quick", "--json", "--seed", "7"]).expect(0);
+    let scratch = Directory::new("demo");
+    let svg = scratch.file("demo.svg");
+    let shown = run(&["demo", "--quick", "--json", "--seed", "7", "--svg", &svg]).expect(0);
     assert_eq!(shown.stderr, "");
     let value: Value = serde_json::from_str(&shown.stdout).unwrap();
     assert_eq!((&value["ok"], &value["seed"]), (&Value::Bool(true), &7.into()));
+    let picture = std::fs::read_to_string(&svg).unwrap();
+    for one in value["network"].as_array().unwrap() {
+        assert_eq!((&one["lost"], &one["duplicated"]), (&0.into(), &0.into()), "{one:#}");
+        assert!(one["rtt_ms"]["p50"].as_f64().unwrap() >= 30.0, "{one:#}");
+        let share = one["share_of_limit"].as_f64().unwrap();
+        assert!(share > 0.0 && share <= 1.0, "{one:#}");
+        assert!(picture.contains(one["wire"].as_str().unwrap()));
+    }
     let wires = value["wires"].as_array().unwrap();
-    assert_eq!(wires.len(), WIRES.len());
-    for (row, wire) in wires.iter().zip(WIRES) {
+    // The wires that are connections, which can be cut.
+    let expected: Vec<&str> = WIRES.into_iter().filter(|wire| *wire != "quic").collect();
+    assert_eq!(wires.len(), expected.len());
+    for (row, wire) in wires.iter().zip(expected) {
         assert_eq!((&row["wire"], &row["ok"]), (&wire.into(), &true.into()), "{row:#}");
         assert_eq!(row["bytes"], 1 << 20);
         assert_eq!(row["cuts"], 3);
@@ -24,7 +36,10 @@ fn every_wire_survives() {
 
 #[test]
 fn a_table_is_printed() {
-    let shown = run(&["demo", "--quick", "--wire", "tcp", "--seed", "1"]).expect(0);
+    let scratch = Directory::new("demo-table");
+    let svg = scratch.file("demo.svg");
+    let arguments = ["demo", "--quick", "--wire", "tcp", "--seed", "1", "--svg", &svg];
+    let shown = run(&arguments).expect(0);
     let lines: Vec<&str> = shown.stdout.lines().collect();
     for head in ["wire", "driver", "cuts survived", "resent bytes", "longest gap", "guarantee"] {
         assert!(lines[0].contains(head), "{head}: {}", lines[0]);

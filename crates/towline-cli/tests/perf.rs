@@ -128,3 +128,82 @@ fn other_peers_are_turned_away_with_words() {
     let lost = run(&["connect", &server.url, "--message", "x", "--request"]).expect(1);
     assert!(lost.stderr.contains("towline perf client"), "{lost:?}");
 }
+
+#[test]
+fn both_directions_run_at_once() {
+    let value = measure_both(&["-n", "2M", "-P", "2"]);
+    let end = &value["end"];
+    for sum in ["sum_received", "sum_received_bidir_reverse"] {
+        assert_eq!(end[sum]["bytes"], 4 << 20, "{end:#}");
+    }
+}
+
+fn measure_both(options: &[&str]) -> Value {
+    let server = Server::start(&["perf", "server"], "tcp", &[]);
+    let options = [&["--json", "--bidir"], options].concat();
+    let measured = server.client(&["perf", "client"], &options, b"").expect(0);
+    serde_json::from_str(&measured.stdout).unwrap()
+}
+
+#[test]
+fn a_stream_of_json_has_a_start_intervals_and_an_end() {
+    let server = Server::start(&["perf", "server"], "tcp", &[]);
+    let options = ["--json-stream", "-t", "0.3", "-i", "0.1", "-O", "0.2"];
+    let measured = server.client(&["perf", "client"], &options, b"").expect(0);
+    let lines: Vec<Value> =
+        measured.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let events: Vec<&str> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
+    assert_eq!((events[0], events[events.len() - 1]), ("start", "end"));
+    let intervals = &lines[1..lines.len() - 1];
+    assert!(intervals.len() >= 2 && intervals.iter().all(|line| line["event"] == "interval"));
+    // What is left out comes first, is marked, and does not count.
+    let omitted: Vec<bool> =
+        intervals.iter().map(|line| line["data"]["sum"]["omitted"].as_bool().unwrap()).collect();
+    assert!(omitted[0] && !omitted[omitted.len() - 1] && omitted.is_sorted_by(|a, b| a >= b));
+    let counted: f64 = intervals
+        .iter()
+        .filter(|line| line["data"]["sum"]["omitted"] == false)
+        .map(|line| number(&line["data"]["sum"]["seconds"]))
+        .sum();
+    let end = number(&lines[lines.len() - 1]["data"]["sum_sent"]["seconds"]);
+    assert!(end < counted + 0.1, "{end} {counted}");
+}
+
+#[test]
+fn handshakes_are_counted() {
+    for wire in ["tcp", "tls"] {
+        let server = Server::start(&["perf", "server"], wire, &[]);
+        let options = ["--json", "--scenario", "hps", "-t", "0.2", "-P", "2"];
+        let measured = server.client(&["perf", "client"], &options, b"").expect(0);
+        let value: Value = serde_json::from_str(&measured.stdout).unwrap();
+        let end = &value["end"];
+        assert!(number(&end["handshakes"]) > 2.0, "{end:#}");
+        assert_eq!(end["handshakes"], end["handshake_us"]["count"]);
+    }
+}
+
+#[test]
+fn wires_are_compared_over_the_same_link() {
+    let options = ["--compare", "tcp,tls", "-t", "0.5", "--delay", "20ms", "--scenario", "latency"];
+    let shown = run(&[&["perf", "client"], &options[..], &["--json"]].concat()).expect(0);
+    let value: Value = serde_json::from_str(&shown.stdout).unwrap();
+    let compared = value["compared"].as_array().unwrap();
+    assert_eq!(compared.len(), 2);
+    for one in compared {
+        let end = &one["result"]["end"];
+        // There and back.
+        assert!(number(&end["rtt_us"]["p50"]) >= 40_000.0, "{end:#}");
+    }
+    let shown = run(&["perf", "client", "--compare", "ws,ftcp", "-n", "1M"]).expect(0);
+    assert!(shown.stdout.starts_with("wire") && shown.stdout.contains("s/GB"), "{shown:?}");
+}
+
+#[test]
+fn a_picture_is_drawn() {
+    let scratch = common::Directory::new("svg");
+    let file = scratch.file("x.svg");
+    let server = Server::start(&["perf", "server"], "tcp", &[]);
+    server.client(&["perf", "client"], &["-t", "0.3", "-i", "0.1", "--svg", &file], b"").expect(0);
+    let svg = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(svg.matches("<polyline").count(), 2);
+}

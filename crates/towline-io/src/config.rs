@@ -43,7 +43,7 @@ pub struct DriverConfig {
     /// Which driver; default [`DriverChoice::Auto`].
     pub kind: DriverChoice,
     /// Bytes in a pooled receive buffer: the most that one receive brings, and the memory that a slice of it
-    /// keeps alive. Default 64 KiB; 4 KiB to 16 MiB are accepted.
+    /// keeps alive. Default 64 KiB; 64 bytes to 16 MiB are accepted, for datagram sockets 4 KiB and more.
     pub recv_buffer_size: usize,
     /// How many unused receive buffers the driver keeps (io_uring: offers to the kernel, rounded up to a power of
     /// two). Default 64, so at most 4 MiB at the default size. 1 to 32,768.
@@ -120,7 +120,7 @@ impl DriverConfig {
             let message = format!("{name} is {value}, must be {low} to {high}");
             Err(io::Error::new(io::ErrorKind::InvalidInput, message))
         };
-        in_range("recv_buffer_size", self.recv_buffer_size, 4096..=16 << 20)?;
+        in_range("recv_buffer_size", self.recv_buffer_size, 64..=16 << 20)?;
         in_range("recv_buffers", self.recv_buffers, 1..=32_768)?;
         in_range("queue_entries", self.queue_entries as usize, 8..=4096)
     }

@@ -7,12 +7,14 @@ use towline_sim::{Bitrate, LinkConfig, Loss, Simulation};
 
 use crate::bulk::BulkNode;
 use crate::raw::RawNode;
-use crate::{chain, fairness};
 use crate::report::Report;
+use crate::{chain, coded, fairness};
 
 /// What runs over the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
+    /// Reliable coded transport.
+    Brtp,
     /// Nothing but the hop itself: datagrams of full size, as many as it takes. It measures the congestion controller. One hop.
     Raw,
     /// QUIC streams with CUBIC, end to end.
@@ -23,11 +25,12 @@ pub enum Mode {
 
 impl Mode {
     /// All of them.
-    pub const ALL: [Mode; 3] = [Mode::Raw, Mode::QuicCubic, Mode::QuicBbr];
+    pub const ALL: [Mode; 4] = [Mode::Brtp, Mode::Raw, Mode::QuicCubic, Mode::QuicBbr];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
+            Mode::Brtp => "brtp",
             Mode::Raw => "raw",
             Mode::QuicCubic => "quic-cubic",
             Mode::QuicBbr => "quic-bbr",
@@ -52,6 +55,8 @@ pub struct Cell {
     pub loss: f64,
     /// The mean length of loss bursts, packets; 1 is independent loss.
     pub burst: f64,
+    /// Whether each hop answers losses by itself, in coded modes.
+    pub hop_feedback: bool,
     /// Virtual time.
     pub duration: Duration,
     /// How much of the beginning `steady` leaves out.
@@ -72,12 +77,13 @@ impl Default for Cell {
     fn default() -> Self {
         Cell {
             scenario: "chain",
-            mode: Mode::Raw,
+            mode: Mode::Brtp,
             hops: 1,
             rate: Bitrate::from_mbps(100),
             delay: Duration::from_millis(10),
             loss: 0.0,
             burst: 1.0,
+            hop_feedback: true,
             duration: Duration::from_secs(30),
             warmup: Duration::from_secs(5),
             control: Control::Coded,
@@ -174,6 +180,7 @@ pub fn run(cell: &Cell) -> Result<Report, LabError> {
         return fairness::run(cell);
     }
     match cell.mode {
+        Mode::Brtp => coded::run(cell),
         Mode::Raw => chain::end_to_end(cell, |place| RawNode::new(cell, place)),
         Mode::QuicCubic => {
             chain::end_to_end(cell, |place| BulkNode::new(cell, Control::Cubic, place))

@@ -15,7 +15,7 @@ use towline_sim as sim;
 pub(crate) const GRANULARITY: Duration = Duration::from_micros(200);
 
 /// The moment at which all runs begin, for certificates.
-fn wall() -> SystemTime {
+pub(crate) fn wall() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_800_000_000)
 }
 
@@ -48,14 +48,19 @@ pub(crate) fn endpoint(
     seed: [u8; 32],
     now: Instant,
 ) -> Endpoint {
-    let config = EndpointConfig {
+    Endpoint::new(settings(config, seed), server, seed, now, wall())
+        .expect("the laboratory's settings are valid")
+}
+
+/// An endpoint's settings in the laboratory, where nobody attacks.
+pub(crate) fn settings(config: EndpointConfig, seed: [u8; 32]) -> EndpointConfig {
+    EndpointConfig {
         gate: false,
         max_memory_per_connection: u64::MAX,
         secret: seed,
         max_segments: 64,
         ..config
-    };
-    Endpoint::new(config, server, seed, now, wall()).expect("the laboratory's settings are valid")
+    }
 }
 
 /// Hands a delivery of the network to an endpoint.
@@ -66,7 +71,7 @@ pub(crate) fn deliver(endpoint: &mut Endpoint, now: Instant, delivery: sim::Deli
 }
 
 /// Nobody else has the datagram but, perhaps, the train that it was cut from.
-fn owned(data: Bytes) -> BytesMut {
+pub(crate) fn owned(data: Bytes) -> BytesMut {
     data.try_into_mut().unwrap_or_else(|data| BytesMut::from(&data[..]))
 }
 

@@ -6,6 +6,7 @@
 mod bulk;
 mod cell;
 mod chain;
+mod coded;
 mod engine;
 mod fairness;
 mod flow;

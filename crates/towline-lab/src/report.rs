@@ -31,9 +31,8 @@ impl Meter {
 
     /// Several together.
     pub(crate) fn sum(meters: &[&Meter]) -> Meter {
-        let (base, warmup) = meters
-            .first()
-            .map_or((None, Duration::ZERO), |first| (first.base, first.warmup));
+        let (base, warmup) =
+            meters.first().map_or((None, Duration::ZERO), |first| (first.base, first.warmup));
         let total = meters.iter().map(|meter| meter.total).sum();
         let steady = meters.iter().map(|meter| meter.steady).sum();
         Meter { base, warmup, total, steady }
@@ -80,7 +79,8 @@ impl Report {
 
     /// Jain's index of our own flows' shares: 1 when all are equal, 1/n when one has all.
     pub fn jain(&self) -> Option<f64> {
-        let shares = self.shares.get(usize::from(self.cell.cubic)..).filter(|own| !own.is_empty())?;
+        let shares =
+            self.shares.get(usize::from(self.cell.cubic)..).filter(|own| !own.is_empty())?;
         let sum: f64 = shares.iter().sum();
         let squares: f64 = shares.iter().map(|share| share * share).sum();
         Some(sum * sum / (shares.len() as f64 * squares.max(1.0)))

@@ -32,6 +32,8 @@ pub struct Changes {
     pub losses: Vec<f64>,
     /// See [`Cell::burst`].
     pub burst: Option<f64>,
+    /// See [`Cell::hop_feedback`].
+    pub hop_feedback: Option<bool>,
     /// See [`Cell::duration`].
     pub duration: Option<Duration>,
     /// See [`Cell::warmup`].
@@ -90,11 +92,17 @@ impl Scenario {
             Scenario::Fairness => Duration::from_secs(10),
             _ => Duration::from_secs(5),
         };
+        let mode = match self {
+            // Flows beside each other are hops by themselves so far.
+            Scenario::Fairness => Mode::Raw,
+            Scenario::BrtpMatrix | Scenario::Chain => changes.mode.unwrap_or(default.mode),
+        };
         Cell {
-            mode: changes.mode.unwrap_or(default.mode),
+            mode,
             hops: changes.hops.unwrap_or(1),
             rate: changes.rate.unwrap_or(rate),
             burst: changes.burst.unwrap_or(1.0),
+            hop_feedback: changes.hop_feedback.unwrap_or(true),
             duration: changes.duration.unwrap_or(default.duration),
             warmup: changes.warmup.unwrap_or(warmup),
             seed: changes.seed.unwrap_or(default.seed),
@@ -137,7 +145,7 @@ mod tests {
         let peers = vec![Mode::QuicCubic, Mode::QuicBbr];
         let cells = Scenario::Chain.cells(&Changes { peers, ..Changes::default() });
         let modes: Vec<&str> = cells.iter().map(|cell| cell.mode.name()).collect();
-        assert_eq!(modes, ["raw", "quic-cubic", "quic-bbr"]);
+        assert_eq!(modes, ["brtp", "quic-cubic", "quic-bbr"]);
         assert!(!cells[0].peer && cells[1].peer);
     }
 }

@@ -145,6 +145,21 @@ typedef struct towline_events towline_events;
 typedef struct towline_listener towline_listener;
 
 /**
+ * A QUIC connection. Any number of threads may use it.
+ */
+typedef struct towline_quic_connection towline_quic_connection;
+
+/**
+ * Accepts QUIC connections.
+ */
+typedef struct towline_quic_listener towline_quic_listener;
+
+/**
+ * A QUIC stream. One thread may read while another one writes.
+ */
+typedef struct towline_quic_stream towline_quic_stream;
+
+/**
  * A received message that the program owns, until towline_received_free.
  */
 typedef struct towline_received towline_received;
@@ -988,6 +1003,162 @@ towline_result towline_connection_get_statistics(const struct towline_connection
  */
 towline_result towline_context_get_statistics(const struct towline_context *context,
                                               struct towline_context_statistics *statistics);
+
+/**
+ * Listens for QUIC on `address`, `host:port`, with a certificate chain and its key, PEM files, for clients that speak one of `alpn`, application protocols
+ * separated by commas. Port 0 is any. Free it with towline_quic_listener_free.
+ *
+ * Any thread; resolves names on the calling one. Errors: TOWLINE_ERROR_CONFIG, TOWLINE_ERROR_LISTEN.
+ */
+towline_result towline_quic_listen(struct towline_context *context,
+                                   const char *address,
+                                   const char *chain,
+                                   const char *key,
+                                   const char *alpn,
+                                   struct towline_quic_listener **listener);
+
+/**
+ * Where it listens, as `ip:port` in `buffer`, of which `length` bytes are yours; 64 are enough. Any thread.
+ */
+towline_result towline_quic_listener_address(const struct towline_quic_listener *listener,
+                                             char *buffer,
+                                             size_t length);
+
+/**
+ * The next connection, waiting for it as long as `timeout_ms` says (negative: for ever). Free it with towline_quic_connection_free.
+ *
+ * Any thread, in callbacks only with 0. Errors: TOWLINE_ERROR_TIMED_OUT, TOWLINE_ERROR_LISTEN when the context was freed.
+ */
+towline_result towline_quic_listener_accept(struct towline_quic_listener *listener,
+                                            int64_t timeout_ms,
+                                            struct towline_quic_connection **connection);
+
+/**
+ * Stops listening. Connections stay.
+ */
+towline_result towline_quic_listener_free(struct towline_quic_listener *listener);
+
+/**
+ * Connects by QUIC to `address`, `host:port`, whose certificate has to be the host's and signed by an authority in `ca_file`, a PEM file, speaking one of `alpn`. Waits
+ * as long as `timeout_ms` says (negative: until the handshake ends), then gives up. Free the connection with towline_quic_connection_free.
+ *
+ * Any thread but those of callbacks. Errors: TOWLINE_ERROR_CONFIG, TOWLINE_ERROR_ADDRESS, TOWLINE_ERROR_CONNECT, TOWLINE_ERROR_TIMED_OUT.
+ */
+towline_result towline_quic_connect(struct towline_context *context,
+                                    const char *address,
+                                    const char *ca_file,
+                                    const char *alpn,
+                                    int64_t timeout_ms,
+                                    struct towline_quic_connection **connection);
+
+/**
+ * Closes with a code of the application's, at most 2^62 - 1, and a reason, which may be NULL. What is not acknowledged is given up. Any thread.
+ */
+towline_result towline_quic_connection_close(struct towline_quic_connection *connection,
+                                             uint64_t code,
+                                             const char *reason);
+
+/**
+ * Waits for the connection's end, as long as `timeout_ms` says (negative: for ever): then the result is TOWLINE_ERROR_ENDED and towline_last_error has how. Any
+ * thread, in callbacks only with 0.
+ */
+towline_result towline_quic_connection_wait_closed(struct towline_quic_connection *connection,
+                                                   int64_t timeout_ms);
+
+/**
+ * Frees a connection, which is closed with code 0 if it is open. Its streams stay to be freed.
+ */
+towline_result towline_quic_connection_free(struct towline_quic_connection *connection);
+
+/**
+ * Opens a stream, in both directions or, with `both_ways` 0, to the peer; waits while the peer allows no more, as long as `timeout_ms` says. Free it with towline_quic_stream_free.
+ *
+ * Any thread, in callbacks only with 0. Errors: TOWLINE_ERROR_TIMED_OUT, TOWLINE_ERROR_ENDED.
+ */
+towline_result towline_quic_open_stream(struct towline_quic_connection *connection,
+                                        int32_t both_ways,
+                                        int64_t timeout_ms,
+                                        struct towline_quic_stream **opened);
+
+/**
+ * The next stream that the peer opened, in both directions or, with `both_ways` 0, to this side. Free it with towline_quic_stream_free.
+ *
+ * Any thread, in callbacks only with 0. Errors: TOWLINE_ERROR_TIMED_OUT, TOWLINE_ERROR_ENDED.
+ */
+towline_result towline_quic_accept_stream(struct towline_quic_connection *connection,
+                                          int32_t both_ways,
+                                          int64_t timeout_ms,
+                                          struct towline_quic_stream **accepted);
+
+/**
+ * Writes all of the bytes, which are copied; waits, as long as `timeout_ms` says, while 512 KiB wait already, and takes nothing when the time is over.
+ *
+ * Any thread, in callbacks only with 0. Errors: TOWLINE_ERROR_TIMED_OUT, TOWLINE_ERROR_RESET when the peer stopped reading, TOWLINE_ERROR_ENDED, TOWLINE_ERROR_UNSUPPORTED.
+ */
+towline_result towline_quic_stream_write(struct towline_quic_stream *stream,
+                                         const void *data,
+                                         size_t length,
+                                         int64_t timeout_ms);
+
+/**
+ * Ends the stream behind what was written. Any thread.
+ */
+towline_result towline_quic_stream_finish(struct towline_quic_stream *stream);
+
+/**
+ * Waits until the peer has acknowledged everything, its end included. Any thread, in callbacks only with 0.
+ */
+towline_result towline_quic_stream_acknowledged(struct towline_quic_stream *stream, int64_t timeout_ms);
+
+/**
+ * Abandons what this side sends, with a code of the application's, at most 2^62 - 1. Any thread.
+ */
+towline_result towline_quic_stream_reset(struct towline_quic_stream *stream, uint64_t code);
+
+/**
+ * Reads the next bytes, at most `length`, waiting for them as long as `timeout_ms` says; `read` gets how many, 0 at the end of the stream.
+ *
+ * Any thread, in callbacks only with 0. Errors: TOWLINE_ERROR_TIMED_OUT, TOWLINE_ERROR_RESET when the peer abandoned it, TOWLINE_ERROR_ENDED, TOWLINE_ERROR_UNSUPPORTED.
+ */
+towline_result towline_quic_stream_read(struct towline_quic_stream *stream,
+                                        void *buffer,
+                                        size_t length,
+                                        int64_t timeout_ms,
+                                        size_t *read);
+
+/**
+ * Reads no more, and asks the peer to stop with this code of the application's, at most 2^62 - 1. Any thread.
+ */
+towline_result towline_quic_stream_stop(struct towline_quic_stream *stream, uint64_t code);
+
+/**
+ * The stream's identifier (RFC 9000 section 2.1). Any thread.
+ */
+towline_result towline_quic_stream_id(const struct towline_quic_stream *stream, uint64_t *id);
+
+/**
+ * Frees a stream. What it sends and has not finished is abandoned, what it reads is stopped.
+ */
+towline_result towline_quic_stream_free(struct towline_quic_stream *stream);
+
+/**
+ * Sends a datagram (RFC 9221): once, unordered, lost when its packet is. The data is copied.
+ *
+ * Any thread, in callbacks only with 0. Errors: TOWLINE_ERROR_MESSAGE when the peer takes none or it is too long for the path, TOWLINE_ERROR_TIMED_OUT, TOWLINE_ERROR_ENDED.
+ */
+towline_result towline_quic_send_datagram(struct towline_quic_connection *connection,
+                                          const void *data,
+                                          size_t length,
+                                          int64_t timeout_ms);
+
+/**
+ * The next datagram, waiting for it as long as `timeout_ms` says. At most 1 MiB of them wait; the oldest are dropped beyond. Free it with towline_received_free.
+ *
+ * Any thread, in callbacks only with 0. Errors: TOWLINE_ERROR_TIMED_OUT, TOWLINE_ERROR_ENDED.
+ */
+towline_result towline_quic_receive_datagram(struct towline_quic_connection *connection,
+                                             int64_t timeout_ms,
+                                             struct towline_received **received);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -1,9 +1,11 @@
 //! Configurations: options by number, checked as a whole.
 
 use std::ffi::c_char;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use towline_core::socket_factory::SocketFactory;
 use towline_core::tls::{ClientAuth, Pin};
 use towline_core::websocket::SessionUse;
 use towline_core::{Config, ConfigBuilder};
@@ -70,29 +72,52 @@ pub const TOWLINE_OPTION_ALPN: towline_option = 104;
 pub const TOWLINE_OPTION_WEBSOCKET_SUBPROTOCOLS: towline_option = 105;
 
 /// A configuration being written.
-pub(super) struct Held(Mutex<ConfigBuilder>);
+pub(super) struct Held {
+    builder: Mutex<ConfigBuilder>,
+    /// It names the socket factory for all that it dials.
+    has_factory: AtomicBool,
+}
 
 static CONFIGS: Table<Held> = Table::new(kind::CONFIG, "configuration");
 
 /// What an endpoint is made with: the defaults when the configuration is NULL.
 pub(super) fn build(config: *const towline_config) -> Result<Config, Failure> {
-    if config.is_null() {
-        return Ok(Config::default());
+    let (mut builder, has_factory) = match config.is_null() {
+        true => (Config::builder(), false),
+        false => {
+            let held = CONFIGS.get(config as usize)?;
+            let builder = held.builder.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            (builder, held.has_factory.load(Ordering::Acquire))
+        }
+    };
+    // What the configuration names itself comes first.
+    if let Some(factory) = crate::c4socket::registered().filter(|_| !has_factory) {
+        builder = builder.socket_factory(factory);
     }
-    let held = CONFIGS.get(config as usize)?;
-    let builder = held.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
     Ok(builder.build()?)
 }
 
-fn change(
+/// Changes a configuration.
+pub(crate) fn change(
     config: *mut towline_config,
     action: impl FnOnce(ConfigBuilder) -> Result<ConfigBuilder, Failure>,
 ) -> towline_result {
     run(|| {
         let held = CONFIGS.get(config as usize)?;
-        let mut builder = held.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut builder = held.builder.lock().unwrap_or_else(PoisonError::into_inner);
         *builder = action(builder.clone())?;
         Ok(())
+    })
+}
+
+/// Sets what opens everything that the configuration's endpoints dial.
+pub(crate) fn set_socket_factory(
+    config: *mut towline_config,
+    factory: Arc<dyn SocketFactory>,
+) -> towline_result {
+    change(config, |builder| {
+        CONFIGS.get(config as usize)?.has_factory.store(true, Ordering::Release);
+        Ok(builder.socket_factory(factory))
     })
 }
 
@@ -101,7 +126,10 @@ fn change(
 pub unsafe extern "C" fn towline_config_new(config: *mut *mut towline_config) -> towline_result {
     run(|| {
         wanted(config, "config")?;
-        let handle = CONFIGS.insert(Arc::new(Held(Mutex::new(Config::builder()))));
+        let handle = CONFIGS.insert(Arc::new(Held {
+            builder: Mutex::new(Config::builder()),
+            has_factory: AtomicBool::new(false),
+        }));
         let handle = handle.ok_or_else(|| Failure::internal("too many configurations"))?;
         // SAFETY: checked above, and by contract writable.
         unsafe { put(config, handle as *mut towline_config) };

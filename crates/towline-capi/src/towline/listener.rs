@@ -3,7 +3,7 @@
 use std::ffi::{c_char, c_void};
 use std::sync::{Arc, OnceLock};
 
-use towline_core::{Connection, Listener};
+use towline_core::{Attacher, Connection, Listener};
 
 use super::connection::{Conn, Forward, towline_connection};
 use super::endpoint::{self, towline_endpoint};
@@ -72,6 +72,11 @@ impl Door {
 pub(super) struct Held {
     listener: Listener,
     door: Option<Arc<Door>>,
+}
+
+/// Brings sockets of factories to a listener.
+pub(crate) fn attacher(listener: *const towline_listener) -> Result<Attacher, Failure> {
+    Ok(LISTENERS.get(listener as usize)?.listener.attacher())
 }
 
 static LISTENERS: Table<Held> = Table::new(kind::LISTENER, "listener");

@@ -12,8 +12,13 @@ mod event;
 mod failure;
 mod listener;
 mod message;
+mod quic;
 mod request;
 mod stats;
+
+pub(crate) use config::{change as change_config, set_socket_factory, towline_config};
+pub(crate) use listener::{attacher as listener_attacher, towline_listener};
+pub(crate) use message::payload;
 
 /// Kinds of handles, each with a number of its own in the whole library.
 pub(crate) mod kind {
@@ -24,6 +29,10 @@ pub(crate) mod kind {
     pub(crate) const CONNECTION: usize = 5;
     pub(crate) const RECEIVED: usize = 6;
     pub(crate) const EVENTS: usize = 7;
+    // 8 to 13 are those of `socket_iocp` and `bats`.
+    pub(crate) const QUIC_LISTENER: usize = 14;
+    pub(crate) const QUIC_CONNECTION: usize = 15;
+    pub(crate) const QUIC_STREAM: usize = 16;
 }
 
 /// Writes a text where the caller wants it, with a NUL behind it.

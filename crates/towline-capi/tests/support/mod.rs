@@ -70,15 +70,33 @@ pub(crate) fn headers() -> Vec<(PathBuf, &'static [Language])> {
     found
 }
 
+/// Where the artefacts are. Whoever builds the whole workspace says so in `TOWLINE_BUILT`; else the library is built here, with the same choice of packages
+/// as these tests, so that nothing below it is built twice.
+pub(crate) fn built() -> PathBuf {
+    if let Some(folder) = std::env::var_os("TOWLINE_BUILT") {
+        return root().join(folder);
+    }
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "-p", "towline-capi", "--lib", "--tests", "--target-dir"]);
+    ok(cargo.arg(target).current_dir(root()));
+    target.join("debug")
+}
+
+/// The project's own command, which builds nothing but itself.
+pub(crate) fn xtask(arguments: &[&str]) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
+    cargo.args(["run", "--quiet", "-p", "xtask", "--"]).args(arguments);
+    cargo.current_dir(root()).env("CARGO_TARGET_DIR", target).env("TOWLINE_BUILT", built());
+    cargo
+}
+
 /// Where the library is, built once: `libtowline.a`, and `libtowline.so` under its SONAME, too.
 pub(crate) fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "-p", "towline-capi", "--target-dir"]).arg(target);
-        ok(cargo.current_dir(root()));
-        let built = target.join("debug");
+        let built = built();
         let folder = scratch().join("lib");
         fs::create_dir_all(&folder).expect("a folder");
         let soname = format!("libtowline.so.{}", env!("CARGO_PKG_VERSION"));
@@ -135,16 +153,46 @@ pub(crate) struct Build {
     compiler: Compiler,
     sanitized: bool,
     statically: bool,
+    arguments: Vec<PathBuf>,
+    wire: Option<&'static str>,
 }
 
 impl Build {
     pub(crate) fn new(program: &str, language: Language) -> Build {
         let source = root().join("tests/capi").join(program);
-        Build { source, language, compiler: Compiler::Gnu, sanitized: false, statically: false }
+        Build {
+            source,
+            language,
+            compiler: Compiler::Gnu,
+            sanitized: false,
+            statically: false,
+            arguments: Vec::new(),
+            wire: None,
+        }
     }
 
+    /// A program elsewhere.
     pub(crate) fn of(source: PathBuf, language: Language) -> Build {
         Build { source, ..Build::new("", language) }
+    }
+
+    /// What the program is run with.
+    pub(crate) fn with_arguments(mut self, arguments: [&PathBuf; 2]) -> Build {
+        self.arguments = arguments.into_iter().cloned().collect();
+        self
+    }
+
+    /// The scheme of the wire that stands in for the SDK's own.
+    pub(crate) fn over(mut self, wire: &'static str) -> Build {
+        self.wire = Some(wire);
+        self
+    }
+
+    fn complete(&self, command: &mut Command) {
+        command.args(&self.arguments);
+        if let Some(wire) = self.wire {
+            command.env("TOWLINE_BATS_WIRE", wire);
+        }
     }
 
     /// With the sanitizers, by clang, whose runtime finds more.
@@ -201,7 +249,9 @@ impl Build {
     pub(crate) fn run(&self) {
         let program = self.build();
         let options = "detect_leaks=1:detect_stack_use_after_return=1:abort_on_error=0";
-        let output = ok(Command::new(&program).env("ASAN_OPTIONS", options));
+        let mut command = Command::new(&program);
+        self.complete(&mut command);
+        let output = ok(command.env("ASAN_OPTIONS", options));
         assert!(String::from_utf8_lossy(&output.stdout).ends_with("ok\n"));
     }
 
@@ -213,7 +263,9 @@ impl Build {
         // Not "possible": the standard library keeps the main thread's own record by a pointer into its middle.
         command.args(["--show-leak-kinds=definite,indirect"]);
         command.args(["--errors-for-leak-kinds=definite,indirect"]);
-        let output = ok(command.arg(&program).env("TOWLINE_DRIVER", "epoll"));
+        command.arg(&program);
+        self.complete(&mut command);
+        let output = ok(command.env("TOWLINE_DRIVER", "epoll"));
         assert!(String::from_utf8_lossy(&output.stdout).ends_with("ok\n"));
     }
 }

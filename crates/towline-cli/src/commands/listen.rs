@@ -1,8 +1,8 @@
 //! `towline listen`: accepts connections and echoes, prints or discards their messages.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use towline::{
 use crate::commands::streams;
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::{Interrupt, Signal};
+use crate::metrics::{Counters, MetricsOption};
 use crate::output::text::Format;
 use crate::output::{Notes, Output};
 use crate::tls::ServerTls;
@@ -57,6 +58,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME", conflicts_with = "format")]
     alpn: Vec<String>,
     #[command(flatten)]
+    metrics: MetricsOption,
+    #[command(flatten)]
     tls: ServerTls,
 }
 
@@ -71,8 +74,7 @@ struct Server<'a> {
     output: Mutex<Output>,
     interrupt: &'a Interrupt,
     notes: &'a Notes,
-    messages: AtomicU64,
-    bytes: AtomicU64,
+    counters: Arc<Counters>,
 }
 
 pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -> Outcome {
@@ -92,6 +94,8 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
     }
     let context = Context::new()?;
     let listener = Endpoint::new(&context, &config).listen(&address)?;
+    let counters = Arc::new(Counters::default());
+    let _metrics = arguments.metrics.serve(Arc::clone(&counters), |_| {}, notes)?;
     let mut output = Output::open()?;
     if arguments.announce {
         output.line(&format!("listening {}", listener.url()))?;
@@ -107,8 +111,7 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
         output: Mutex::new(output),
         interrupt,
         notes,
-        messages: AtomicU64::new(0),
-        bytes: AtomicU64::new(0),
+        counters: Arc::clone(&counters),
     };
     let outcome = std::thread::scope(|scope| {
         let mut number = 0;
@@ -128,7 +131,8 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
     });
     drop(listener);
     drop(context);
-    let (messages, bytes) = (server.messages.into_inner(), server.bytes.into_inner());
+    let messages = counters.messages.load(Ordering::Relaxed);
+    let bytes = counters.bytes.load(Ordering::Relaxed);
     notes.detail(&format!("received {messages} messages, {bytes} bytes"));
     match outcome {
         Err(Failure::Interrupted(Signal::Terminate)) => Ok(()),
@@ -165,7 +169,13 @@ impl Server<'_> {
     fn serve(&self, connection: &Connection, number: u64) -> Outcome {
         let peer = connection.peer_address().map(|peer| peer.to_string()).unwrap_or_default();
         self.notes.detail(&format!("connection {number} from {peer}"));
+        self.counters.connections.fetch_add(1, Ordering::Relaxed);
+        self.counters.open.fetch_add(1, Ordering::Relaxed);
         let outcome = self.take_all(connection, number);
+        self.counters.open.fetch_sub(1, Ordering::Relaxed);
+        if matches!(outcome, Err(Failure::Failed(_))) {
+            self.counters.failures.fetch_add(1, Ordering::Relaxed);
+        }
         self.output().flush()?;
         match outcome {
             Err(Failure::Interrupted(signal)) => {
@@ -210,8 +220,8 @@ impl Server<'_> {
             {
                 return Err(signal.into());
             }
-            self.messages.fetch_add(1, Ordering::Relaxed);
-            self.bytes.fetch_add(message.data.len() as u64, Ordering::Relaxed);
+            self.counters.messages.fetch_add(1, Ordering::Relaxed);
+            self.counters.bytes.fetch_add(message.data.len() as u64, Ordering::Relaxed);
             match self.mode {
                 Mode::Sink => {}
                 Mode::Print(format) => {

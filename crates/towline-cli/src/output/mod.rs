@@ -2,6 +2,7 @@
 
 pub(crate) mod json;
 pub(crate) mod progress;
+pub(crate) mod svg;
 pub(crate) mod text;
 
 use std::fs::File;
@@ -10,10 +11,10 @@ use std::os::fd::AsFd;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::arguments::Verbosity;
+use crate::arguments::{LogFormat, Verbosity};
 
 /// Sends the library's log to standard error. `RUST_LOG` goes before `--quiet` and `--verbose`.
-pub(crate) fn start_logging(verbosity: Verbosity) {
+pub(crate) fn start_logging(verbosity: Verbosity, format: LogFormat) {
     let default = match verbosity {
         Verbosity::Quiet => "error",
         Verbosity::Normal => "warn",
@@ -21,11 +22,11 @@ pub(crate) fn start_logging(verbosity: Verbosity) {
         Verbosity::Everything => "debug",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours())
-        .init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(colours()).init(),
+        LogFormat::Json => log.json().init(),
+    }
 }
 
 /// Whether standard error is a terminal that is wanted in colour (<https://no-color.org>).

@@ -34,6 +34,12 @@ impl Progress {
         }
     }
 
+    /// Shows nothing from now on.
+    pub(crate) fn hide(&mut self) {
+        self.clear();
+        self.shown = false;
+    }
+
     /// Takes the line away.
     pub(crate) fn clear(&mut self) {
         if !self.last.is_empty() {

@@ -104,6 +104,7 @@ mod worker;
 
 use std::io;
 use std::ops::Deref;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
@@ -273,15 +274,22 @@ impl<S: Service> SocketHandle<S> {
         self.inner.state.get()
     }
 
+    /// The socket's descriptor, for looking at it and for naming it: reading, writing and closing stay the port's. Once the
+    /// socket was removed the number may belong to another one.
+    pub fn descriptor(&self) -> RawFd {
+        self.inner.descriptor
+    }
+
     /// Bytes issued for sending whose completion has not come.
     pub fn queued(&self) -> usize {
         self.inner.queued.load(Ordering::Relaxed)
     }
 
-    fn new(worker: usize) -> Self {
+    fn new(worker: usize, descriptor: RawFd) -> Self {
         SocketHandle {
             inner: Arc::new(Connection {
                 worker,
+                descriptor,
                 place: AtomicU64::new(NOWHERE),
                 state: OnceLock::new(),
                 receiving: AtomicBool::new(false),
@@ -302,6 +310,7 @@ const REFUSED: u64 = u64::MAX - 1;
 /// What all threads share of a connection.
 struct Connection<S: Service> {
     worker: usize,
+    descriptor: RawFd,
     /// Index and generation in its worker's table; only the worker uses it.
     place: AtomicU64,
     state: OnceLock<S::Socket>,
@@ -425,7 +434,7 @@ impl<S: Service> Port<S> {
     ) -> io::Result<SocketHandle<S>> {
         socket.set_nonblocking(true)?;
         let worker = self.shared.pick_worker();
-        let handle = SocketHandle::new(worker);
+        let handle = SocketHandle::new(worker, socket.as_raw_fd());
         let _ = handle.inner.state.set(state);
         let command = Command::Add(socket, handle.clone());
         self.shared.tell(worker, command).map_err(|_| io::Error::other(Refusal::Gone))?;

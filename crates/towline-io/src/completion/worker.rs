@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -403,7 +404,7 @@ impl<S: Service> Worker<S> {
             let _ = self.shared.tell(listening.worker, Command::Resume(listening.clone()));
         }
         let Accepted { socket, local, peer } = accepted;
-        let handle = SocketHandle::new(self.index);
+        let handle = SocketHandle::new(self.index, socket.as_raw_fd());
         if let Err(error) = self.attach(socket, &handle) {
             self.call_listening(listening, error);
             return;

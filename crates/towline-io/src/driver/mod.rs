@@ -29,6 +29,9 @@ use uring::Uring;
 /// Waits without asking the kernel for more while there is something to report: every so many, the kernel is asked.
 const TURNS_WITHOUT_POLL: u32 = 4;
 
+/// Receiving datagrams puts their addresses and trains into the same buffers.
+const MIN_DATAGRAM_BUFFER: usize = 4096;
+
 /// How much a cancelled operation may have done, in ASIO's words.
 ///
 /// | operation | `Total` | `Partial` | `Terminal` |
@@ -222,6 +225,10 @@ impl Driver {
         tag: u64,
         options: UdpOptions,
     ) -> io::Result<SocketId> {
+        if self.core.pool.size() < MIN_DATAGRAM_BUFFER {
+            let message = "datagram sockets need receive buffers of 4 KiB or more";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
         let udp = Udp::new(&socket, options)?;
         self.add(socket, tag, Body::Udp(Box::new(udp)))
     }

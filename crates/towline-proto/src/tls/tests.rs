@@ -313,6 +313,39 @@ fn data_cut_at_every_byte_reads_the_same() {
     }
 }
 
+/// Records go to the caller's memory up to what it wants, and each rest to the list, in order and completely, however the
+/// wire is cut.
+#[test]
+fn what_is_opened_goes_to_the_callers_memory_first() {
+    let (ca, leaf) = ca_and_server();
+    let mut pair =
+        Pair::connected(&trusting(&ca).client().unwrap(), &leaf.config().server().unwrap());
+    let data = pattern(100_000);
+    for (cut, want) in [(1, 70_000), (4096, 1), (20_000, 16_384), (65_536, 100_000), (65_536, 0)] {
+        pair.client.seal(&[data.clone()]).unwrap();
+        let mut wire = Vec::new();
+        pair.client.poll_transmit(&mut wire);
+        let (mut read, mut out) = (Vec::new(), Vec::new());
+        for piece in wire.concat().chunks(cut) {
+            pair.server.push_input(BytesMut::from(piece)).unwrap();
+            loop {
+                let mut direct = BytesMut::with_capacity(want);
+                let before = direct.as_ptr();
+                let target = (want > 0).then_some((&mut direct, want));
+                let more = pair.server.open_next(target, &mut out).unwrap();
+                assert_eq!(direct.as_ptr(), before, "within the room that it has");
+                assert!(out.is_empty() || direct.len() == want, "the caller's memory first");
+                read.extend_from_slice(&direct);
+                out.drain(..).for_each(|rest| read.extend_from_slice(&rest));
+                if !more {
+                    break;
+                }
+            }
+        }
+        assert!(read == data, "cut at {cut}, wanting {want}");
+    }
+}
+
 /// The lengths of the records in `wire`, headers included.
 fn record_lengths(wire: &[Bytes]) -> Vec<usize> {
     let wire = wire.concat();

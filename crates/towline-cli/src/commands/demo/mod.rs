@@ -1,5 +1,6 @@
 //! `towline demo`: a file and a stream of messages over every wire, over a link that is cut again and again.
 
+mod network;
 mod proxy;
 mod random;
 mod transfer;
@@ -38,6 +39,9 @@ pub(crate) struct Arguments {
     /// Print one JSON object in place of the table.
     #[arg(long)]
     json: bool,
+    /// Where the picture goes.
+    #[arg(long, value_name = "FILE", default_value = "towline-demo.svg")]
+    svg: PathBuf,
     /// A small file and few cuts.
     #[arg(long, hide = true)]
     quick: bool,
@@ -100,7 +104,9 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
     let mut progress = Progress::new(notes);
     let mut rows = Vec::new();
     for (number, wire) in Wire::ALL.into_iter().enumerate() {
-        if !arguments.wires.is_empty() && !arguments.wires.contains(&wire) {
+        let wanted = arguments.wires.is_empty() || arguments.wires.contains(&wire);
+        // What is cut here are connections; a wire over datagrams has none.
+        if !wanted || crate::commands::link::is_datagram(wire.scheme()) {
             continue;
         }
         let mut random = Random::new(seed ^ (number as u64 + 1) << 32);
@@ -112,10 +118,34 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
         }
     }
     progress.clear();
+    let wanted = |name: &str| {
+        arguments.wires.is_empty() || arguments.wires.iter().any(|wire| wire.scheme() == name)
+    };
+    let quiet = Notes::new(crate::arguments::Verbosity::Quiet);
+    let measured = network::run(wanted, arguments.quick, seed, &quiet, interrupt)?;
+    let picture = network::draw(&measured);
+    std::fs::write(&arguments.svg, picture).map_err(|error| {
+        let path = arguments.svg.display();
+        Failure::Failed(format!("cannot write {path}: {error}; --svg FILE names another place"))
+    })?;
     let mut output = Output::open()?;
     match arguments.json {
-        true => output.line(&document(&rows, seed).to_string())?,
-        false => output.line(&report(&rows, &load, seed))?,
+        true => {
+            let mut value = document(&rows, seed);
+            value["network"] = measured.iter().map(network::Measured::to_json).collect();
+            value["svg"] = arguments.svg.to_string_lossy().into();
+            output.line(&value.to_string())?;
+        }
+        false => {
+            let (first, second) = (report(&rows, &load), network::report(&measured));
+            let path = arguments.svg.display();
+            output.line(&format!(
+                "{first}\n\n{second}\n\nThe picture is {path}; --seed {seed} repeats this run."
+            ))?;
+        }
+    }
+    if let Some(wrong) = measured.iter().find(|one| !one.is_intact()) {
+        return Err(Failure::Failed(format!("not everything arrived: {}", wrong.to_json())));
     }
     let failed: Vec<String> = rows
         .iter()
@@ -339,7 +369,7 @@ fn guarantee(wire: Wire) -> &'static str {
 }
 
 /// The table and what it shows.
-fn report(rows: &[Row], load: &Load, seed: u64) -> String {
+fn report(rows: &[Row], load: &Load) -> String {
     let head = [
         "wire",
         "driver",
@@ -380,8 +410,7 @@ fn report(rows: &[Row], load: &Load, seed: u64) -> String {
         the link below was cut {cuts} times by resets and closes at arbitrary bytes and refused connections for {} in all;\n\
         a result is good only if the SHA-256 is the same and every number came in order, once.\n\
         A session (tcp, tls, ws, wss) sees to that by itself, whereas ftcp has no acknowledgements: there every message is answered,\n\
-        what is unanswered is sent again after a cut, and the receiving program drops repeats by their numbers.\n\n\
-        --seed {seed} repeats this run.",
+        what is unanswered is sent again after a cut, and the receiving program drops repeats by their numbers.",
         text::table(&table),
         show_bytes(load.bytes as f64),
         load.notes,

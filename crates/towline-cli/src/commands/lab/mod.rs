@@ -51,6 +51,9 @@ pub(crate) struct Arguments {
     /// The mean length of loss bursts in packets; 1 is independent loss.
     #[arg(long, value_name = "PACKETS")]
     burst: Option<f64>,
+    /// Whether each hop answers losses by itself, in coded modes.
+    #[arg(long, value_name = "ON|OFF", value_parser = on_off)]
+    hop_feedback: Option<bool>,
     /// Virtual time to run.
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     duration: Option<Duration>,
@@ -103,6 +106,14 @@ fn rate(text: &str) -> Result<Bitrate, String> {
     units::rate(number).map(Bitrate::from_bps)
 }
 
+fn on_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("on or off".into()),
+    }
+}
+
 fn share(text: &str) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| format!("`{text}` is not a number"))?;
     if (0.0..1.0).contains(&value) {
@@ -121,6 +132,7 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes) -> Outcome {
         delays: arguments.delay.clone(),
         losses: arguments.loss.clone(),
         burst: arguments.burst,
+        hop_feedback: arguments.hop_feedback,
         duration: arguments.duration,
         warmup: arguments.warmup,
         seed: arguments.seed,

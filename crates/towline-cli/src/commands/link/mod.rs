@@ -7,16 +7,21 @@ mod shape;
 mod tcp;
 mod udp;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 
 pub(crate) use self::runtime::{Proxy, Running, Spec};
-use self::shape::Shape;
+pub(crate) use self::shape::Shape;
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::{Interrupt, Signal};
+use crate::metrics::{Counters, MetricsOption, Page};
 use crate::output::{Notes, Output};
 use crate::units;
+
+/// Bytes that one TCP connection may have under way.
+pub(crate) const WINDOW: u64 = 16 << 20;
 
 /// Carry datagrams and connections over an emulated network: rate, delay, jitter, loss, reordering, outages.
 ///
@@ -55,6 +60,13 @@ pub(crate) struct Arguments {
     /// Print statistics as JSON, one object per line.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    metrics: MetricsOption,
+}
+
+/// Whether a wire crosses the link as datagrams, and not as connections.
+pub(crate) fn is_datagram(scheme: &str) -> bool {
+    matches!(scheme, "quic" | "bats" | "udp")
 }
 
 /// A seed that nobody asked for.
@@ -83,7 +95,14 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
         window: arguments.tcp_window,
         incidents: arguments.shape.incidents(),
     };
-    let running = Running::start(spec).map_err(Failure::failed)?;
+    let running = Arc::new(Running::start(spec).map_err(Failure::failed)?);
+    let own = Arc::clone(&running);
+    let more = move |page: &mut Page| {
+        if let Some(snapshot) = own.snapshot() {
+            report::to_page(&snapshot, page);
+        }
+    };
+    let metrics = arguments.metrics.serve(Arc::new(Counters::default()), more, notes)?;
     let mut output = Output::open()?;
     let listening = [("udp", &running.udp, &arguments.udp), ("tcp", &running.tcp, &arguments.tcp)];
     for (kind, addresses, proxies) in listening {
@@ -95,7 +114,8 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
         }
     }
     let outcome = watch(arguments, &running, seed, interrupt, &mut output);
-    let last = running.stop().ok_or_else(|| Failure::failed("the system refused to wait"))?;
+    let last = running.snapshot().ok_or_else(|| Failure::failed("the system refused to wait"))?;
+    drop((metrics, running));
     print(arguments, &last, seed, &mut output)?;
     match outcome {
         // A service that is asked to end ends well.

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use towline_sim::LinkStats;
 
 use super::runtime::Snapshot;
+use crate::metrics::Page;
 use crate::output::{json::SCHEMA_VERSION, text};
 use crate::units::{show_bytes, show_rate, show_time};
 
@@ -57,6 +58,17 @@ pub(super) fn to_json(snapshot: &Snapshot, seed: u64) -> Value {
         },
         "lateness_us": {"p50": late(0.5), "p99": late(0.99), "max": snapshot.lateness.max() as f64 / 1000.0},
     })
+}
+
+/// For scrapers.
+pub(super) fn to_page(snapshot: &Snapshot, page: &mut Page) {
+    let both = [&snapshot.up, &snapshot.down];
+    let bytes = both.map(|stats| stats.delivered.bytes);
+    page.directions("towline_link_delivered_bytes", "Bytes delivered, headers included.", bytes);
+    let packets = both.map(|stats| stats.delivered.packets);
+    page.directions("towline_link_delivered_packets", "Packets delivered.", packets);
+    let lost = both.map(LinkStats::dropped);
+    page.directions("towline_link_lost_packets", "Packets lost or dropped for any reason.", lost);
 }
 
 /// A table.

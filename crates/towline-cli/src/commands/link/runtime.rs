@@ -150,11 +150,6 @@ impl Running {
         self.ask(Command::Snapshot)
     }
 
-    /// Ends it; what is on its way is dropped.
-    pub(crate) fn stop(mut self) -> Option<Snapshot> {
-        self.end()
-    }
-
     fn end(&mut self) -> Option<Snapshot> {
         let thread = self.thread.take()?;
         let last = self.ask(Command::Stop);

@@ -246,6 +246,11 @@ impl Shape {
         Ok(link)
     }
 
+    /// Whether it describes anything.
+    pub(crate) fn is_perfect(&self) -> bool {
+        matches!(self.links(), Ok((up, down)) if up == LinkConfig::new() && down == up)
+    }
+
     /// What happens to flows and connections.
     pub(crate) fn incidents(&self) -> Vec<(Duration, Incident)> {
         let cuts = self.cut.iter().map(|at| (*at, Incident::Cut));

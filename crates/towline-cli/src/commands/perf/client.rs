@@ -9,10 +9,12 @@ use clap::Args;
 use serde_json::{Value, json};
 use towline::{Address, Config, Connection, Endpoint, IntoAddresses};
 
+use super::chart::{Chart, draw};
 use super::control::{self, Plan, Scenario, Tally};
 use super::flow::{Flow, FlowHandler, News};
-use super::report::{Interval, Report};
+use super::report::{Found, Interval, Report, Style};
 use super::sender;
+use super::{compare, handshakes};
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::{Interrupt, Signal};
 use crate::output::Notes;
@@ -44,10 +46,12 @@ const HURRY: Duration = Duration::from_secs(1);
 #[command(after_help = "Examples:\n  \
     towline perf client tcp://192.0.2.7:5201 -t 5\n  \
     towline perf client tls://192.0.2.7:5201 --pin sha256:... -n 1G -P 4 -R --json\n  \
-    towline perf client tcp://192.0.2.7:5201 --scenario latency -l 64")]
+    towline perf client tcp://192.0.2.7:5201 --scenario latency -l 64\n  \
+    towline perf client --compare tcp,tls,ws -t 3")]
 pub(crate) struct Arguments {
-    /// The server, such as tcp://192.0.2.7:5201.
-    url: String,
+    /// The server, such as tcp://192.0.2.7:5201; with --compare nothing.
+    #[arg(required_unless_present = "compare", conflicts_with = "compare")]
+    url: Option<String>,
     /// Seconds to measure.
     #[arg(short, long, value_name = "SECONDS", default_value = "10", value_parser = units::duration, conflicts_with = "bytes")]
     time: Duration,
@@ -69,19 +73,49 @@ pub(crate) struct Arguments {
     /// The server sends, and the client receives: the same as --scenario download.
     #[arg(short = 'R', long, conflicts_with = "scenario")]
     reverse: bool,
+    /// Both directions at once, each on connections of its own.
+    #[arg(long, conflicts_with_all = ["reverse", "scenario"])]
+    bidir: bool,
     /// What is measured.
     #[arg(long, value_enum, default_value = "upload")]
-    scenario: Scenario,
+    pub(super) scenario: Scenario,
+    /// Leave out the first seconds, which come on top of --time.
+    #[arg(short = 'O', long, value_name = "SECONDS", default_value = "0", value_parser = units::duration, conflicts_with = "bytes")]
+    omit: Duration,
+    /// Measure these wires in turn against a server in this process, over an emulated link if one is described, and print one table.
+    #[arg(long, value_name = "WIRE,...", value_delimiter = ',')]
+    pub(super) compare: Vec<String>,
+    /// Draw throughput and round trips over time.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<std::path::PathBuf>,
+    /// Show a chart on the terminal while it runs.
+    #[arg(long)]
+    live: bool,
     /// Requests under way at once, with --scenario rps.
     #[arg(long, value_name = "NUMBER", default_value = "64", value_parser = clap::value_parser!(u64).range(1..=65_536))]
     in_flight: u64,
     /// Print one JSON object with iperf3's keys in place of text.
     #[arg(short = 'J', long)]
-    json: bool,
+    pub(super) json: bool,
+    /// Print one JSON object per line while it runs: start, interval and end events.
+    #[arg(long, conflicts_with = "json")]
+    json_stream: bool,
     #[command(flatten)]
     io: super::Io,
     #[command(flatten)]
-    tls: ClientTls,
+    pub(super) tls: ClientTls,
+    #[command(flatten)]
+    pub(super) shape: crate::commands::link::Shape,
+}
+
+impl Arguments {
+    fn style(&self) -> Style {
+        match (self.json, self.json_stream) {
+            (true, _) => Style::Json,
+            (_, true) => Style::Stream,
+            _ => Style::Text,
+        }
+    }
 }
 
 /// One connection.
@@ -94,46 +128,112 @@ struct Lane {
 }
 
 pub(super) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -> Outcome {
-    let address = Address::parse(&arguments.url)?;
-    let scenario = if arguments.reverse { Scenario::Download } else { arguments.scenario };
     if arguments.bytes.is_none() && (arguments.time.is_zero() || arguments.time > control::MAX_TIME)
     {
         return Err(Failure::usage("--time must be above 0 and at most a day"));
     }
+    let Some(url) = &arguments.url else { return compare::run(arguments, notes, interrupt) };
+    let (found, interrupted) =
+        measure_with(arguments, &arguments.tls, url, arguments.style(), notes, interrupt)?;
+    if let Some(path) = &arguments.svg {
+        std::fs::write(path, draw(&found)).map_err(|error| {
+            Failure::Failed(format!("cannot write {}: {error}", path.display()))
+        })?;
+    }
+    let mut output = crate::output::Output::open()?;
+    match arguments.style() {
+        Style::Text => {
+            output.line(&found.iter().map(|one| &*one.summary).collect::<Vec<_>>().join("\n"))?
+        }
+        Style::Json => output.line(&merged(&found).to_string())?,
+        Style::Stream => {
+            let end = merged(&found);
+            output.line(&json!({"event": "end", "data": end["end"]}).to_string())?;
+        }
+        Style::Silent => {}
+    }
+    interrupted.map_or(Ok(()), |signal| Err(signal.into()))
+}
+
+/// Measures one wire: one result, or two when both directions were asked for.
+pub(super) fn measure_with(
+    arguments: &Arguments,
+    tls: &ClientTls,
+    url: &str,
+    style: Style,
+    notes: &Notes,
+    interrupt: &Interrupt,
+) -> Outcome<(Vec<Found>, Option<Signal>)> {
+    let address = Address::parse(url)?;
+    let scenario = if arguments.reverse { Scenario::Download } else { arguments.scenario };
     let addresses = address.clone().into_addresses()?;
     let builder = Config::builder().send_queue_bytes(SEND_QUEUE);
-    let config = arguments.tls.apply(builder, &addresses, notes)?.build()?;
+    let config = tls.apply(builder, &addresses, notes)?.build()?;
     let context = arguments.io.context()?;
     let endpoint = Endpoint::new(&context, &config);
-
-    let mut lanes = Vec::new();
-    for _ in 0..arguments.parallel {
-        let (tell, news) = mpsc::channel();
-        let flow = Flow::new();
-        let handler =
-            FlowHandler { flow: Arc::clone(&flow), ping_pong: scenario.is_ping_pong(), news: tell };
-        let connection = interrupt.wait_for(endpoint.connect_with(&address, handler))??;
-        lanes.push(Lane { connection, flow, news, sent: None });
+    if scenario == Scenario::Hps {
+        let found =
+            handshakes::run(&endpoint, &address, arguments.time, arguments.parallel, interrupt)?;
+        return Ok((vec![found], interrupt.signal()));
     }
-    let plan = plan(arguments, scenario, &lanes)?;
-    let report = Report::new(&address, &context, &plan, lanes.iter().map(|lane| &lane.connection));
-    let mut measurement = Measurement {
-        lanes,
-        plan,
-        in_flight: if scenario == Scenario::Rps { arguments.in_flight } else { 1 },
-        interval: arguments.interval,
-        interrupt,
-        report,
-        json: arguments.json,
+    let prepare = |scenario: Scenario, style: Style| -> Outcome<Measurement<'_>> {
+        let mut lanes = Vec::new();
+        for _ in 0..arguments.parallel {
+            let (tell, news) = mpsc::channel();
+            let flow = Flow::new();
+            let ping_pong = scenario.is_ping_pong();
+            let handler = FlowHandler { flow: Arc::clone(&flow), ping_pong, news: tell };
+            let connection = interrupt.wait_for(endpoint.connect_with(&address, handler))??;
+            lanes.push(Lane { connection, flow, news, sent: None });
+        }
+        let plan = plan(arguments, scenario, &lanes)?;
+        let connections = lanes.iter().map(|lane| &lane.connection);
+        let report = Report::new(&address, &context, &plan, arguments.omit, connections);
+        let chart = (arguments.live && style != Style::Silent).then(|| Chart::new(notes));
+        Ok(Measurement {
+            lanes,
+            plan,
+            in_flight: if scenario == Scenario::Rps { arguments.in_flight } else { 1 },
+            interval: arguments.interval,
+            omit: arguments.omit,
+            base: None,
+            interrupt,
+            report,
+            style,
+            chart,
+        })
     };
-    let outcome = measurement.run();
-    for lane in &measurement.lanes {
-        match &outcome {
-            Ok(()) => drop(interrupt.wait_for(lane.connection.close())),
-            Err(_) => lane.connection.abort(),
+    if !arguments.bidir {
+        let (found, signal) = prepare(scenario, style)?.whole()?;
+        return Ok((vec![found], signal));
+    }
+    let mut up = prepare(Scenario::Upload, style)?;
+    let mut down = prepare(Scenario::Download, Style::Silent)?;
+    std::thread::scope(|scope| {
+        let other = scope.spawn(move || down.whole());
+        let up = up.whole();
+        let down =
+            other.join().map_err(|_| Failure::failed("the other direction's thread panicked"))?;
+        let ((up, signal), (down, _)) = (up?, down?);
+        Ok((vec![up, down], signal))
+    })
+}
+
+/// One document; the other direction of both has iperf3's keys.
+fn merged(found: &[Found]) -> Value {
+    let mut whole = found.first().map(|one| one.document.clone()).unwrap_or_default();
+    if let Some(other) = found.get(1) {
+        for key in ["sum_sent", "sum_received"] {
+            whole["end"][format!("{key}_bidir_reverse")] = other.document["end"][key].clone();
+        }
+        let reverse = other.document["intervals"].as_array().cloned().unwrap_or_default();
+        if let Some(intervals) = whole["intervals"].as_array_mut() {
+            for (interval, other) in intervals.iter_mut().zip(reverse) {
+                interval["sum_bidir_reverse"] = other["sum"].clone();
+            }
         }
     }
-    outcome
+    whole
 }
 
 fn plan(arguments: &Arguments, scenario: Scenario, lanes: &[Lane]) -> Outcome<Plan> {
@@ -160,7 +260,7 @@ fn plan(arguments: &Arguments, scenario: Scenario, lanes: &[Lane]) -> Outcome<Pl
         connections: arguments.parallel,
         scenario,
         length,
-        time: arguments.time,
+        time: arguments.time + arguments.omit,
         bytes: arguments.bytes,
         rate: arguments.bitrate,
     })
@@ -171,14 +271,38 @@ struct Measurement<'a> {
     plan: Plan,
     in_flight: u64,
     interval: Duration,
+    omit: Duration,
+    /// What had been counted when the omitted time was over.
+    base: Option<Base>,
     interrupt: &'a Interrupt,
     report: Report,
-    json: bool,
+    style: Style,
+    chart: Option<Chart>,
+}
+
+/// The state at a moment.
+struct Base {
+    cpu: f64,
+    seconds: f64,
+    /// Messages and bytes of each connection.
+    counts: Vec<(u64, u64)>,
 }
 
 impl Measurement<'_> {
-    fn run(&mut self) -> Outcome {
-        self.report.begin(self.json)?;
+    /// Runs, and ends the connections.
+    fn whole(&mut self) -> Outcome<(Found, Option<Signal>)> {
+        let outcome = self.run();
+        for lane in &self.lanes {
+            match &outcome {
+                Ok(_) => drop(self.interrupt.wait_for(lane.connection.close())),
+                Err(_) => lane.connection.abort(),
+            }
+        }
+        outcome
+    }
+
+    fn run(&mut self) -> Outcome<(Found, Option<Signal>)> {
+        self.report.begin(self.style)?;
         // The server begins a download when it is asked, not when its answer has come.
         let begin = Instant::now();
         let cpu = control::cpu_time();
@@ -189,13 +313,13 @@ impl Measurement<'_> {
         let interrupted = match self.plan.scenario {
             Scenario::Upload => self.upload(begin)?,
             Scenario::Download => self.download(begin)?,
-            Scenario::Rps | Scenario::Latency => self.ping_pong(begin)?,
+            Scenario::Rps | Scenario::Latency | Scenario::Hps => self.ping_pong(begin)?,
         };
         let seconds = begin.elapsed().as_secs_f64();
         self.interval(begin, true)?;
         let cpu = control::cpu_time() - cpu;
-        self.finish(begin, seconds, cpu, interrupted)?;
-        interrupted.map_or(Ok(()), |signal| Err(signal.into()))
+        let found = self.finish(begin, seconds, cpu, interrupted)?;
+        Ok((found, interrupted))
     }
 
     /// Threads send, and this one watches.
@@ -295,6 +419,12 @@ impl Measurement<'_> {
                 }
             }
             let now = Instant::now();
+            if self.base.is_none() && !self.omit.is_zero() && now >= begin + self.omit {
+                self.interval(begin, false)?;
+                self.base = Some(self.state(begin));
+                self.report.forget_round_trips();
+                next = now + self.interval;
+            }
             if !self.interval.is_zero() && now >= next {
                 self.interval(begin, false)?;
                 while next <= now {
@@ -311,6 +441,22 @@ impl Measurement<'_> {
                 return Ok(Some(signal));
             }
         }
+    }
+
+    /// What has been counted until now.
+    fn state(&self, begin: Instant) -> Base {
+        let counts = self.lanes.iter().map(|lane| {
+            let messages = lane.flow.messages.load(Ordering::Relaxed);
+            match self.plan.scenario {
+                Scenario::Upload => {
+                    let there = messages.saturating_sub(lane.connection.stats().unacknowledged);
+                    (there, there * self.plan.length as u64)
+                }
+                _ => (messages, lane.flow.bytes.load(Ordering::Relaxed)),
+            }
+        });
+        let counts = counts.collect();
+        Base { cpu: control::cpu_time(), seconds: begin.elapsed().as_secs_f64(), counts }
     }
 
     /// Reports what happened since the last report.
@@ -337,7 +483,11 @@ impl Measurement<'_> {
             lane.flow.take_round_trips(&mut round_trips);
         }
         let interval = Interval { at: begin.elapsed().as_secs_f64(), streams, round_trips };
-        self.report.interval(interval, !last && !self.json)
+        let sum = self.report.interval(interval, last, self.style)?;
+        if let Some(chart) = &mut self.chart {
+            chart.add(sum);
+        }
+        Ok(())
     }
 
     /// Asks the server for its side of it, and reports both.
@@ -347,7 +497,7 @@ impl Measurement<'_> {
         seconds: f64,
         cpu: f64,
         interrupted: Option<Signal>,
-    ) -> Outcome {
+    ) -> Outcome<Found> {
         let patience = if interrupted.is_some() { HURRY } else { PATIENCE };
         let (mut local, mut remote) = (Vec::new(), Vec::new());
         for lane in &self.lanes {
@@ -379,9 +529,18 @@ impl Measurement<'_> {
                     }
                 }
             };
-            local.push(tally.with_stats(&lane.connection));
-            remote.push(there.unwrap_or_default());
+            let (mut here, mut there) =
+                (tally.with_stats(&lane.connection), there.unwrap_or_default());
+            if let Some(base) = &self.base {
+                let counts = base.counts.get(local.len()).copied().unwrap_or_default();
+                here = here.since(base.seconds, counts);
+                there = there.since(base.seconds, counts);
+                here.cpu_seconds = control::cpu_time() - base.cpu;
+            }
+            local.push(here);
+            remote.push(there);
         }
-        self.report.end(&local, &remote, self.json)
+        self.chart = None;
+        Ok(self.report.end(&local, &remote))
     }
 }

@@ -35,6 +35,8 @@ pub(super) enum Scenario {
     Rps,
     /// Requests and replies, one at a time.
     Latency,
+    /// Connections made, secured and closed again.
+    Hps,
 }
 
 impl Scenario {
@@ -44,6 +46,7 @@ impl Scenario {
             Scenario::Download => "download",
             Scenario::Rps => "rps",
             Scenario::Latency => "latency",
+            Scenario::Hps => "hps",
         }
     }
 
@@ -192,6 +195,14 @@ impl Tally {
             bytes_resent: sum.bytes_resent + one.bytes_resent,
             wires_lost: sum.wires_lost + one.wires_lost,
         })
+    }
+
+    /// Without what had been counted at a time.
+    pub(super) fn since(mut self, seconds: f64, (messages, bytes): (u64, u64)) -> Tally {
+        self.messages = self.messages.saturating_sub(messages);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.seconds = (self.seconds - seconds).max(0.0);
+        self
     }
 
     /// Adds what the connection's counters say.

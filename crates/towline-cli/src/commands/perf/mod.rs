@@ -1,8 +1,11 @@
 //! `towline perf`: measures a wire from end to end.
 
+mod chart;
 mod client;
+mod compare;
 mod control;
 mod flow;
+mod handshakes;
 mod report;
 mod sender;
 mod server;
@@ -10,7 +13,7 @@ mod server;
 use clap::{Args, Subcommand, ValueEnum};
 use towline::{Context, DriverChoice};
 
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::output::Notes;
 
@@ -18,7 +21,8 @@ use crate::output::Notes;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     towline perf server tcp://0.0.0.0:5201\n  \
-    towline perf client tcp://192.0.2.7:5201 -t 5")]
+    towline perf client tcp://192.0.2.7:5201 -t 5\n  \
+    towline perf client --compare tcp,tls,ws -t 3")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     side: Side,
@@ -68,4 +72,23 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
         Side::Server(arguments) => server::run(arguments, notes, interrupt),
         Side::Client(arguments) => client::run(arguments, notes, interrupt),
     }
+}
+
+/// Options of `towline perf client` as a line of their own.
+#[derive(clap::Parser)]
+struct Line {
+    #[command(flatten)]
+    arguments: client::Arguments,
+}
+
+/// What `towline perf client` finds with `--compare` and these options: each wire's name and result.
+pub(crate) fn compare(
+    options: &[&str],
+    seed: u64,
+    notes: &Notes,
+    interrupt: &Interrupt,
+) -> Outcome<Vec<(String, serde_json::Value)>> {
+    let line = std::iter::once("towline").chain(options.iter().copied());
+    let line = <Line as clap::Parser>::try_parse_from(line).map_err(Failure::failed)?;
+    compare::measure(&line.arguments, seed, notes, interrupt)
 }

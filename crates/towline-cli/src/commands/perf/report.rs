@@ -22,8 +22,27 @@ pub(super) struct Interval {
     pub(super) round_trips: Histogram<u64>,
 }
 
+/// What is printed while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Style {
+    Text,
+    /// Nothing until the end.
+    Json,
+    /// An object per line.
+    Stream,
+    Silent,
+}
+
+/// What was found in the end.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) document: Value,
+    pub(super) summary: String,
+}
+
 /// Gathers and prints.
 pub(super) struct Report {
+    omit: f64,
     plan: Plan,
     url: String,
     start: Value,
@@ -32,12 +51,12 @@ pub(super) struct Report {
     round_trips: Histogram<u64>,
 }
 
-fn per_second(count: f64, seconds: f64) -> f64 {
+pub(super) fn per_second(count: f64, seconds: f64) -> f64 {
     if seconds > 0.0 { count / seconds } else { 0.0 }
 }
 
 /// Round trips in microseconds.
-fn rtt_json(histogram: &Histogram<u64>) -> Value {
+pub(super) fn rtt_json(histogram: &Histogram<u64>) -> Value {
     if histogram.is_empty() {
         return Value::Null;
     }
@@ -58,6 +77,7 @@ impl Report {
         address: &Address,
         context: &Context,
         plan: &Plan,
+        omit: Duration,
         connections: impl Iterator<Item = &'a Connection>,
     ) -> Report {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -88,14 +108,15 @@ impl Report {
                 "scenario": plan.scenario.name(),
                 "num_streams": plan.connections,
                 "blksize": plan.length,
-                "omit": 0,
-                "duration": if plan.bytes.is_some() { 0.0 } else { plan.time.as_secs_f64() },
+                "omit": omit.as_secs_f64(),
+                "duration": if plan.bytes.is_some() { 0.0 } else { plan.time.saturating_sub(omit).as_secs_f64() },
                 "bytes": plan.bytes.unwrap_or(0),
                 "target_bitrate": plan.rate.unwrap_or(0),
                 "reverse": u8::from(plan.scenario == Scenario::Download),
             },
         });
         Report {
+            omit: omit.as_secs_f64(),
             plan: plan.clone(),
             url: address.to_string(),
             start,
@@ -106,9 +127,14 @@ impl Report {
     }
 
     /// The text's head.
-    pub(super) fn begin(&self, json: bool) -> Outcome {
-        if json {
-            return Ok(());
+    pub(super) fn begin(&self, style: Style) -> Outcome {
+        match style {
+            Style::Text => {}
+            Style::Stream => {
+                let event = json!({"event": "start", "data": self.start});
+                return Ok(Output::open()?.line(&event.to_string())?);
+            }
+            Style::Json | Style::Silent => return Ok(()),
         }
         let text = format!(
             "{} {}, {} x {} B\n{:>13}  {:>11}  {:>14}  {:>12}  {:>9}  {:>9}",
@@ -126,9 +152,21 @@ impl Report {
         Ok(Output::open()?.line(&text)?)
     }
 
-    /// One more interval; `show` prints it as text.
-    pub(super) fn interval(&mut self, interval: Interval, show: bool) -> Outcome {
+    /// What was measured until now does not count.
+    pub(super) fn forget_round_trips(&mut self) {
+        self.round_trips.reset();
+    }
+
+    /// One more interval. Returns its bits per second and its median round trip in microseconds.
+    pub(super) fn interval(
+        &mut self,
+        interval: Interval,
+        last: bool,
+        style: Style,
+    ) -> Outcome<(f64, f64)> {
         let seconds = interval.at - self.last.at;
+        // The clock is read after the boundary.
+        let omitted = self.omit > 0.0 && self.last.at + 1e-3 < self.omit;
         let entry = |messages: u64, bytes: u64, wire: u64| {
             json!({
                 "start": self.last.at,
@@ -139,7 +177,7 @@ impl Report {
                 "messages": messages,
                 "messages_per_second": per_second(messages as f64, seconds),
                 "wire_bytes": wire,
-                "omitted": false,
+                "omitted": omitted,
             })
         };
         let mut sum = (0, 0, 0);
@@ -155,30 +193,35 @@ impl Report {
         }
         let mut total = entry(sum.0, sum.1, sum.2);
         total["rtt_us"] = rtt_json(&interval.round_trips);
-        self.intervals.push(json!({"streams": streams, "sum": total}));
-        if show {
+        let event = json!({"streams": streams, "sum": total});
+        if style == Style::Stream {
+            let event = json!({"event": "interval", "data": event});
+            Output::open()?.line(&event.to_string())?;
+        }
+        self.intervals.push(event);
+        if style == Style::Text && !last {
             let span = format!("{:.2}-{:.2}", self.last.at, interval.at);
             let line = line(&span, sum.1, sum.0, seconds, &interval.round_trips);
             Output::open()?.line(&line)?;
         }
         self.round_trips.add(&interval.round_trips).ok();
+        let median = interval.round_trips.value_at_quantile(0.5) as f64 / 1000.0;
         self.last = interval;
-        Ok(())
+        Ok((per_second(sum.1 as f64 * 8.0, seconds), median))
     }
 
     /// The summary. `local` and `remote` are what this side and the server did, for each connection.
-    pub(super) fn end(&self, local: &[Tally], remote: &[Tally], json: bool) -> Outcome {
+    pub(super) fn end(&self, local: &[Tally], remote: &[Tally]) -> Found {
         let (sent, received) = match self.plan.scenario {
             Scenario::Download => (remote, local),
             _ => (local, remote),
         };
         let here = Tally::sum(local);
         let there = Tally::sum(remote);
-        let text = match json {
-            true => self.document(sent, received, &here, &there).to_string(),
-            false => self.summary(&Tally::sum(received), &here, &there),
-        };
-        Ok(Output::open()?.line(&text)?)
+        Found {
+            document: self.document(sent, received, &here, &there),
+            summary: self.summary(&Tally::sum(received), &here, &there),
+        }
     }
 
     fn document(&self, sent: &[Tally], received: &[Tally], here: &Tally, there: &Tally) -> Value {

@@ -1,6 +1,7 @@
 //! `towline perf server`: counts what comes, answers, or sends, as clients ask.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -12,6 +13,7 @@ use super::control::{self, Kind, Plan, Tally};
 use super::sender;
 use crate::failure::Outcome;
 use crate::interrupt::{Interrupt, Signal};
+use crate::metrics::{Counters, MetricsOption};
 use crate::output::{Notes, Output, json::SCHEMA_VERSION};
 use crate::tls::ServerTls;
 use crate::units::{show_bytes, show_rate};
@@ -23,7 +25,8 @@ const MAX_CONNECTIONS: usize = 1024;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     towline perf server tcp://0.0.0.0:5201\n  \
-    towline perf server tls://127.0.0.1:0 --announce -1")]
+    towline perf server tls://127.0.0.1:0 --announce -1\n  \
+    towline perf server tls://[::]:5201 --cert host.crt --key host.key --json")]
 pub(crate) struct Arguments {
     /// Where to listen; port 0 is any free one.
     url: String,
@@ -37,9 +40,58 @@ pub(crate) struct Arguments {
     #[arg(short = 'J', long)]
     json: bool,
     #[command(flatten)]
+    metrics: MetricsOption,
+    #[command(flatten)]
     io: super::Io,
     #[command(flatten)]
     tls: ServerTls,
+}
+
+/// A server in this process, for comparisons.
+pub(super) struct Own {
+    server: Arc<Server>,
+    listener: towline::Listener,
+    _context: towline::Context,
+}
+
+impl Own {
+    /// Serves one wire on loopback; encrypted wires get a certificate, whose pin is returned.
+    pub(super) fn start(scheme: &str, notes: &Notes) -> Outcome<(Own, Option<towline::tls::Pin>)> {
+        let address = Address::parse(&format!("{scheme}://127.0.0.1:0"))?;
+        let mut builder = Config::builder().max_connections(MAX_CONNECTIONS);
+        let mut pin = None;
+        if address.wire().is_encrypted() {
+            let made = crate::tls::make_certificate(&crate::tls::LOCAL_NAMES)?;
+            pin = Some(made.pin);
+            builder = builder.certificate_pem(made.certificate_pem, made.key_pem);
+        }
+        let context = towline::Context::new()?;
+        let server = Arc::new(Server {
+            counters: Arc::default(),
+            stop: Interrupt::default(),
+            one_off: false,
+            json: true,
+            silent: true,
+            notes: *notes,
+            tests: Mutex::default(),
+            output: Mutex::new(Output::open()?),
+        });
+        let own = Arc::clone(&server);
+        let factory = move |_: &Connection| Session { server: Arc::clone(&own), test: None };
+        let endpoint = Endpoint::new(&context, &builder.build()?);
+        let listener = endpoint.listen_with(&address, factory)?;
+        Ok((Own { server, listener, _context: context }, pin))
+    }
+
+    pub(super) fn address(&self) -> std::net::SocketAddr {
+        self.listener.local_address()
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.server.stop.trigger(Signal::Terminate);
+    }
 }
 
 pub(super) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -> Outcome {
@@ -47,11 +99,15 @@ pub(super) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
     let builder = Config::builder().max_connections(MAX_CONNECTIONS);
     let config = arguments.tls.apply(builder, &address, notes)?.build()?;
     let context = arguments.io.context()?;
+    let counters = Arc::new(Counters::default());
+    let _metrics = arguments.metrics.serve(Arc::clone(&counters), |_| {}, notes)?;
     let mut output = Output::open()?;
     let server = Arc::new(Server {
+        counters,
         stop: Interrupt::default(),
         one_off: arguments.one_off,
         json: arguments.json,
+        silent: false,
         notes: *notes,
         tests: Mutex::default(),
         output: Mutex::new(Output::open()?),
@@ -75,9 +131,12 @@ pub(super) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
 }
 
 struct Server {
+    counters: Arc<Counters>,
     stop: Interrupt,
     one_off: bool,
     json: bool,
+    /// Somebody else reports.
+    silent: bool,
     notes: Notes,
     /// The tests under way, by name: connections still to end, and what the ended ones did.
     tests: Mutex<HashMap<String, (u64, Vec<Tally>)>>,
@@ -91,6 +150,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Server {
     /// One connection of a test has ended.
     fn finish(&self, plan: &Plan, tally: Tally) {
+        self.counters.connections.fetch_add(1, Ordering::Relaxed);
+        self.counters.messages.fetch_add(tally.messages, Ordering::Relaxed);
+        self.counters.bytes.fetch_add(tally.bytes, Ordering::Relaxed);
         let done = {
             let mut tests = lock(&self.tests);
             let (left, tallies) =
@@ -102,7 +164,7 @@ impl Server {
                 _ => None,
             }
         };
-        let Some(tallies) = done else { return };
+        let Some(tallies) = done.filter(|_| !self.silent) else { return };
         let sum = Tally::sum(&tallies);
         let line = match self.json {
             true => json!({

@@ -150,6 +150,9 @@ impl FlowConfig {
         if self.mode == Mode::Transparent {
             return refuse("mode", "btp, brtp or brctp: transparent is plain UDP and has no flow");
         }
+        if self.mode == Mode::Brctp {
+            return refuse("mode", "btp or brtp: the rateless mode is specified and not built yet");
+        }
         if self.mode != Mode::Brtp && self.framing == Framing::Stream {
             return refuse("framing", "messages, in every mode but brtp");
         }
