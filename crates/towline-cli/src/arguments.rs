@@ -3,7 +3,7 @@
 use clap::{ArgAction, Parser, Subcommand};
 
 use crate::commands::transfer::{receive, send};
-use crate::commands::{cert, connect, demo, generate, lab, link, listen, perf};
+use crate::commands::{cert, connect, demo, generate, lab, link, listen, perf, relay};
 
 /// Messages over connections that hold on bad networks.
 ///
@@ -50,6 +50,7 @@ pub(crate) enum Command {
     Send(Box<send::Arguments>),
     Receive(receive::Arguments),
     Link(Box<link::Arguments>),
+    Relay(Box<relay::Arguments>),
     Demo(demo::Arguments),
     Lab(lab::Arguments),
     Completions(generate::Completions),

@@ -3,6 +3,8 @@
 //! Under construction: see the README.
 
 mod address;
+#[cfg(feature = "bats")]
+pub mod bats;
 mod config;
 mod connection;
 mod context;

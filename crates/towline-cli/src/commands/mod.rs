@@ -8,6 +8,7 @@ pub(crate) mod lab;
 pub(crate) mod link;
 pub(crate) mod listen;
 pub(crate) mod perf;
+pub(crate) mod relay;
 mod streams;
 pub(crate) mod transfer;
 
@@ -30,6 +31,7 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes) -> Outcome {
         Command::Listen(arguments) => listen::run(arguments, notes, &interrupt()?),
         Command::Connect(arguments) => connect::run(arguments, notes, &interrupt()?),
         Command::Perf(arguments) => perf::run(arguments, notes, &interrupt()?),
+        Command::Relay(arguments) => relay::run(arguments, notes, &interrupt()?),
         Command::Send(arguments) => transfer::send::run(arguments, notes, &interrupt()?),
         Command::Receive(arguments) => transfer::receive::run(arguments, notes, &interrupt()?),
         Command::Lab(arguments) => lab::run(arguments, notes),

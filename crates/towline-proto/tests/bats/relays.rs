@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use towline_proto::bats::endpoint::{
-    Ended, Pattern, RefusalKind, Relay, RelayEvent, RelaySettings,
+    ConnectConfig, ConnectError, Ended, Pattern, RefusalKind, Relay, RelayEvent, RelaySettings,
 };
 use towline_proto::bats::flow::{Closed, FlowConfig};
 use towline_proto::bats::quic_hop::HopConfig;
 use towline_sim::{self as sim, Action, Bitrate, Delivery, LinkConfig, Node, NodeId, Simulation};
 
 use crate::world::{
-    PORT, World, address, client_tls, connect_config, deliver, node_config, seed, server_tls,
-    train, wall,
+    PORT, World, address, certificate, client_tls, connect_config, deliver, node_config, seed,
+    server_tls, train, wall,
 };
 
 /// A relay with a program that keeps what it was told.
@@ -114,7 +114,8 @@ fn a_relay_with_a_fixed_next_hop_and_names_that_are_looked_up() {
     let mut world = World::new(2, &link(20, 5, 0.02), flow, 5);
     let next = Some(address(2).into());
     let relay = add_relay(&mut world, 1, RelaySettings { next, ..RelaySettings::default() });
-    world.connect(&[1], &connect_config(flow));
+    let config = connect_config(FlowConfig { relayed: true, ..flow }).target_name("10.0.0.3");
+    world.connect(&[1], &config);
     world.simulation.node_mut(world.client).to_send = 100_000;
     world.run_to_end(20);
     assert_eq!(world.server().received, 100_000);
@@ -266,4 +267,31 @@ fn a_relay_that_is_full_says_so_and_serves_the_others() {
     world.simulation.run_for(Duration::from_millis(1)).unwrap();
     world.simulation.run_until(Duration::from_secs(20), over).unwrap();
     assert_eq!(world.server().received, 100_000);
+}
+
+#[test]
+fn the_far_end_proves_itself_through_relays_and_nothing_passes_them_unsealed() {
+    let flow = FlowConfig::default();
+    let mut world = World::new(2, &link(20, 5, 0.02), flow, 12);
+    add_relay(&mut world, 1, open());
+    let unsealed = ConnectConfig::new(client_tls(), &HopConfig::default(), flow).unwrap();
+    let path = [address(1).into(), address(2).into()];
+    let now = world.simulation.now();
+    let client = world.simulation.node_mut(world.client);
+    let refused = client.endpoint.connect(now, &path, address(1), &unsealed, 1);
+    assert!(matches!(refused, Err(ConnectError::Unsealed)), "{refused:?}");
+    // A client that trusts its relays meets a server that does not.
+    world.connect(&[1, 2], &unsealed.clone().dangerous_trust_relays());
+    world.simulation.run_for(Duration::from_secs(3)).unwrap();
+    let ended = world.client().ended.as_ref();
+    assert!(matches!(ended, Some(Ended::Flow(Closed::Peer { .. }))), "{ended:?}");
+    // One whose roots do not vouch for the target, though for the relay.
+    let other = certificate(vec!["10.0.0.3".into()]);
+    let seal = towline_proto::tls::Config::new().ca_pem(other.cert.pem()).clock(wall);
+    world.simulation.node_mut(world.client).ended = None;
+    world.connect(&[1, 2], &unsealed.seal(seal.client().unwrap()));
+    world.simulation.run_for(Duration::from_secs(3)).unwrap();
+    let ended = world.client().ended.as_ref().unwrap();
+    assert!(matches!(ended, Ended::Flow(Closed::Violation(_))), "{ended:?}");
+    assert_eq!(world.server().received, 0);
 }

@@ -14,6 +14,7 @@ use towline_proto::quic::{
     ClientSettings, Ecn, EndpointConfig, Identity, LocalAddress, Path, ServerSettings,
     ServerVerification, Transmit,
 };
+use towline_proto::tls;
 use towline_sim::{self as sim, Chain, Delivery, LinkConfig, Node, NodeId, Simulation};
 
 pub const PORT: u16 = 4_000;
@@ -109,6 +110,9 @@ impl End {
 
     pub fn server(now: Instant, number: u64, flow: FlowConfig) -> End {
         let listen = ListenConfig::new(server_tls(), &HopConfig::default(), flow).unwrap();
+        let key = CERTIFICATE.signing_key.serialize_pem();
+        let seal = tls::Config::new().identity_pem(CERTIFICATE.cert.pem(), key).clock(wall);
+        let listen = listen.seal(seal.server().unwrap());
         let endpoint =
             Endpoint::new(node_config(), Some(listen), seed(2, number), now, wall()).unwrap();
         End::new(endpoint, number)
@@ -264,5 +268,6 @@ pub fn address(host: usize) -> SocketAddr {
 }
 
 pub fn connect_config(flow: FlowConfig) -> ConnectConfig {
-    ConnectConfig::new(client_tls(), &HopConfig::default(), flow).unwrap()
+    let seal = tls::Config::new().ca_pem(CERTIFICATE.cert.pem()).clock(wall).client().unwrap();
+    ConnectConfig::new(client_tls(), &HopConfig::default(), flow).unwrap().seal(seal)
 }

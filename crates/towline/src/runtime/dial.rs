@@ -669,8 +669,8 @@ pub(super) fn random_bytes() -> [u8; 16] {
     bytes
 }
 
-/// A seed for masking keys.
-#[cfg(feature = "websocket")]
+/// An unpredictable seed: for masking keys, and for what an engine draws.
+#[cfg(any(feature = "websocket", feature = "bats"))]
 pub(super) fn random_seed() -> [u8; 32] {
     let mut seed = [0; 32];
     let (low, high) = seed.split_at_mut(16);

@@ -21,6 +21,8 @@ mod framed;
 mod link;
 #[cfg(feature = "quic")]
 mod quic;
+#[cfg(feature = "bats")]
+pub(crate) mod relay;
 mod resolve;
 #[cfg(feature = "websocket")]
 mod upgrade;

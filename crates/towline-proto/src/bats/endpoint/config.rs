@@ -8,6 +8,7 @@ use super::relay::RelaySettings;
 use crate::bats::flow::{self, FlowConfig};
 use crate::bats::quic_hop::{ALPN, HopConfig};
 use crate::quic::{self, ClientSettings, ServerSettings};
+use crate::tls;
 
 /// A configuration that was refused.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -35,6 +36,10 @@ pub struct ConnectConfig {
     pub(super) hop: quic::ClientConfig,
     pub(super) flow: FlowConfig,
     pub(super) connect_timeout: Duration,
+    /// How the far end proves itself to a flow through relays.
+    pub(super) seal: Option<tls::ClientConfig>,
+    pub(super) target_name: Option<String>,
+    pub(super) unsealed: bool,
 }
 
 impl ConnectConfig {
@@ -49,7 +54,38 @@ impl ConnectConfig {
     ) -> Result<Self, ConfigError> {
         flow.check()?;
         let connect_timeout = Duration::from_secs(30);
-        Ok(ConnectConfig { hop: hop_client(tls, hop)?, flow, connect_timeout })
+        let hop = hop_client(tls, hop)?;
+        Ok(ConnectConfig {
+            hop,
+            flow,
+            connect_timeout,
+            target_name: None,
+            seal: None,
+            unsealed: false,
+        })
+    }
+
+    /// Seals flows from end to end when relays are in the path: the far end proves itself to `tls` by the target's name, and relays need not be trusted. Flows
+    /// without relays have the hop's own TLS and are not sealed twice. Where the path names one node only and that one is a relay with a next hop of its own, say so by
+    /// [`FlowConfig::relayed`] and name the far end by [`target_name`](Self::target_name).
+    #[must_use]
+    pub fn seal(mut self, tls: tls::ClientConfig) -> Self {
+        self.seal = Some(tls);
+        self
+    }
+
+    /// The name that the far end's certificate must have, where it is not the last node's of the path.
+    #[must_use]
+    pub fn target_name(mut self, name: impl Into<String>) -> Self {
+        self.target_name = Some(name.into());
+        self
+    }
+
+    /// Allows flows through relays that are not sealed: every relay can then read and alter what they carry.
+    #[must_use]
+    pub fn dangerous_trust_relays(mut self) -> Self {
+        self.unsealed = true;
+        self
     }
 
     /// How long the far end may take to agree, relays and certificates included. Default 30 s.
@@ -80,6 +116,8 @@ pub(super) fn hop_client(
 pub struct ListenConfig {
     pub(super) hop: quic::ServerConfig,
     pub(super) flow: FlowConfig,
+    pub(super) seal: Option<tls::ServerConfig>,
+    pub(super) unsealed: bool,
 }
 
 impl ListenConfig {
@@ -93,7 +131,21 @@ impl ListenConfig {
         flow: FlowConfig,
     ) -> Result<Self, ConfigError> {
         flow.check()?;
-        Ok(ListenConfig { hop: hop_server(tls, hop)?, flow })
+        Ok(ListenConfig { hop: hop_server(tls, hop)?, flow, seal: None, unsealed: false })
+    }
+
+    /// With what this end proves itself to flows through relays, which are refused without.
+    #[must_use]
+    pub fn seal(mut self, tls: tls::ServerConfig) -> Self {
+        self.seal = Some(tls);
+        self
+    }
+
+    /// Takes flows through relays that are not sealed: every relay can then read and alter what they carry.
+    #[must_use]
+    pub fn dangerous_trust_relays(mut self) -> Self {
+        self.unsealed = true;
+        self
     }
 }
 

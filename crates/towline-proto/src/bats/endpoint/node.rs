@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
+use rustls_pki_types::ServerName;
 
 use super::config::{ConfigError, ConnectConfig, ListenConfig, NodeConfig};
 use super::error::{Ended, HopEnd, RefusalKind, refusal};
@@ -13,7 +14,9 @@ use super::route::{HopAddress, Route, RouteError, RouteReader};
 use super::table::{Key, Table};
 use crate::bats::flow::{self, Closed, Flow, FlowConfig, FlowStats, Framing, SendError};
 use crate::bats::hop::{Hop, Path};
+use crate::bats::seal::Seal;
 use crate::quic::{self, ConnectParams, ConnectionId, Ecn, EndpointEvent, Transmit};
+use crate::tls;
 
 /// Packets of a flow that wait here until it is known what it is.
 const MAX_EARLY_PACKETS: usize = 4096;
@@ -59,6 +62,12 @@ pub enum ConnectError {
     /// As many flows as may be.
     #[error("the endpoint has its {0} flows already")]
     TooManyFlows(usize),
+    /// The path has relays and nothing seals the flow from end to end.
+    #[error("a flow through relays needs a seal: ConnectConfig::seal, or dangerous_trust_relays")]
+    Unsealed,
+    /// The target's name is none that a certificate can have.
+    #[error("`{0}` is not a server name")]
+    TargetName(String),
     /// The hop's connection.
     #[error(transparent)]
     Hop(#[from] quic::ConnectError),
@@ -122,11 +131,41 @@ impl Entry {
     }
 }
 
+/// What clients' flows become.
+struct Listen {
+    flow: FlowConfig,
+    seal: Option<tls::ServerConfig>,
+    unsealed: bool,
+}
+
+impl Listen {
+    fn split(config: Option<ListenConfig>) -> (Option<quic::ServerConfig>, Option<Listen>) {
+        match config {
+            Some(ListenConfig { hop, flow, seal, unsealed }) => {
+                (Some(hop), Some(Listen { flow, seal, unsealed }))
+            }
+            None => (None, None),
+        }
+    }
+
+    /// The flow of a client whose route says that it passed relays, or not.
+    fn flow(&self, relayed: bool, seed: u64, now: Instant) -> Result<Flow, flow::ConfigError> {
+        let config = FlowConfig { relayed, seed: self.flow.seed ^ seed, ..self.flow };
+        match &self.seal {
+            Some(tls) => {
+                let require = relayed && !self.unsealed;
+                Flow::server_sealed(config, Seal::Server(tls.clone()), require, now)
+            }
+            None => Flow::server(config, now),
+        }
+    }
+}
+
 /// A node where flows begin and end, on one socket of one thread, without the socket.
 pub struct Endpoint {
     quic: quic::Endpoint,
     config: NodeConfig,
-    listen: Option<FlowConfig>,
+    listen: Option<Listen>,
     flows: Table<Entry>,
     /// The flow of each connection, by the connection's slot.
     owners: Vec<Option<(ConnectionId, Key)>>,
@@ -155,14 +194,11 @@ impl Endpoint {
     ) -> Result<Endpoint, ConfigError> {
         // A few more than flows, so that those beyond can be told why they are refused.
         let quic = config.to_quic(config.max_flows + config.max_flows / 8 + 16)?;
-        let (server, flow) = match listen {
-            Some(ListenConfig { hop, flow }) => (Some(hop), Some(flow)),
-            None => (None, None),
-        };
+        let (server, listen) = Listen::split(listen);
         Ok(Endpoint {
             quic: quic::Endpoint::new(quic, server, seed, now, wall)?,
             config,
-            listen: flow,
+            listen,
             flows: Table::default(),
             owners: Vec::new(),
             events: VecDeque::new(),
@@ -176,12 +212,9 @@ impl Endpoint {
     /// # Errors
     /// When its options allow one connection more memory than the endpoint does.
     pub fn set_listen(&mut self, listen: Option<ListenConfig>) -> Result<(), ConfigError> {
-        let (server, flow) = match listen {
-            Some(ListenConfig { hop, flow }) => (Some(hop), Some(flow)),
-            None => (None, None),
-        };
+        let (server, listen) = Listen::split(listen);
         self.quic.set_server_config(server)?;
-        self.listen = flow;
+        self.listen = listen;
         Ok(())
     }
 
@@ -206,7 +239,18 @@ impl Endpoint {
             return Err(ConnectError::TooManyFlows(self.config.max_flows));
         }
         let relayed = config.flow.relayed || !rest.is_empty();
-        let flow = Flow::client(FlowConfig { relayed, seed, ..config.flow }, now)?;
+        let flow = FlowConfig { relayed, seed, ..config.flow };
+        let flow = match &config.seal {
+            Some(tls) if relayed => {
+                let target = rest.last().unwrap_or(node).host();
+                let target = config.target_name.as_deref().unwrap_or(target).to_owned();
+                let name = ServerName::try_from(target.clone());
+                let name = name.map_err(|_| ConnectError::TargetName(target))?;
+                Flow::client_sealed(flow, &Seal::Client(tls.clone(), name), now)?
+            }
+            None if relayed && !config.unsealed => return Err(ConnectError::Unsealed),
+            _ => Flow::client(flow, now)?,
+        };
         let params = ConnectParams::default();
         let id = self.quic.connect(now, &config.hop, first, node.host(), params)?;
         let mut leg = Leg::new(id, true);
@@ -405,12 +449,16 @@ impl Endpoint {
             Ok(Some((route, rest))) => {
                 entry.leg.hop.unread_control(rest);
                 let (index, passed) = (key.as_u64(), route.passed);
-                let Some(mut config) = self.listen else {
+                let Some(listen) = &self.listen else {
                     return self.refuse(now, key, refusal::STOPPING, "no new flows are taken");
                 };
-                config.relayed = passed > 0;
-                config.seed ^= index.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-                match Flow::server(config, now) {
+                if passed > 0 && listen.seal.is_none() && !listen.unsealed {
+                    let reason =
+                        "this node takes no flows through relays: it has nothing to seal with";
+                    return self.refuse(now, key, refusal::NOT_ALLOWED, reason);
+                }
+                let seed = index.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                match listen.flow(passed > 0, seed, now) {
                     Ok(flow) => entry.stage = Stage::Flowing(Box::new(flow)),
                     // It was checked before.
                     Err(_) => return self.refuse(now, key, refusal::STOPPING, "misconfigured"),

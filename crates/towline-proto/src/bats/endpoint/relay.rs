@@ -186,14 +186,28 @@ impl Relay {
         (server, client): (ServerSettings, ClientSettings),
         hop: &HopConfig,
         seed: [u8; 32],
+        times: (Instant, SystemTime),
+    ) -> Result<Relay, ConfigError> {
+        let tls = (hop_server(server, hop)?, hop_client(client, hop)?);
+        Relay::with_tls(config, settings, tls, seed, times)
+    }
+
+    /// The same from configurations that were built with [`ALPN`](crate::bats::quic_hop::ALPN) and [`HopConfig::options`]. `times` are the same moment in both clocks.
+    ///
+    /// # Errors
+    /// Names the first option out of range.
+    pub fn with_tls(
+        config: NodeConfig,
+        settings: RelaySettings,
+        (server, client): (quic::ServerConfig, quic::ClientConfig),
+        seed: [u8; 32],
         (now, wall): (Instant, SystemTime),
     ) -> Result<Relay, ConfigError> {
         settings.check()?;
         let quic = config.to_quic(2 * config.max_flows + config.max_flows / 8 + 16)?;
-        let server = hop_server(server, hop)?;
         Ok(Relay {
             quic: quic::Endpoint::new(quic, Some(server), seed, now, wall)?,
-            client: hop_client(client, hop)?,
+            client,
             config,
             settings,
             flows: Table::default(),
