@@ -322,7 +322,7 @@ fn what_is_opened_goes_to_the_callers_memory_first() {
         Pair::connected(&trusting(&ca).client().unwrap(), &leaf.config().server().unwrap());
     let data = pattern(100_000);
     for (cut, want) in [(1, 70_000), (4096, 1), (20_000, 16_384), (65_536, 100_000), (65_536, 0)] {
-        pair.client.seal(&[data.clone()]).unwrap();
+        pair.client.seal(std::slice::from_ref(&data)).unwrap();
         let mut wire = Vec::new();
         pair.client.poll_transmit(&mut wire);
         let (mut read, mut out) = (Vec::new(), Vec::new());
