@@ -136,7 +136,7 @@ pub(crate) fn start(
         let made = Driver::new(&DriverConfig::default()).and_then(|mut driver| {
             let mut port = Port::new(engine);
             port.add(&mut driver, socket, 0)?;
-            Ok(RelayThread::new(driver, port, control, on_event))
+            Ok(RelayThread::new(driver, port, local, control, on_event))
         });
         match made {
             Ok(thread) => {
@@ -154,6 +154,8 @@ pub(crate) fn start(
 struct RelayThread {
     driver: Driver,
     port: Port<Relay>,
+    /// What the socket is bound to, which decides what it can send to.
+    local: SocketAddr,
     control: Arc<Control>,
     on_event: Box<dyn FnMut(&RelayEvent) + Send>,
     trains: Trains,
@@ -168,6 +170,7 @@ impl RelayThread {
     fn new(
         driver: Driver,
         port: Port<Relay>,
+        local: SocketAddr,
         control: Arc<Control>,
         on_event: Box<dyn FnMut(&RelayEvent) + Send>,
     ) -> RelayThread {
@@ -175,6 +178,7 @@ impl RelayThread {
         RelayThread {
             driver,
             port,
+            local,
             control,
             on_event,
             trains: Trains::default(),
@@ -249,9 +253,11 @@ impl RelayThread {
             while let Some(event) = self.port.poll_event(now) {
                 if let RelayEvent::Resolve { flow, address } = &event {
                     let (flow, control) = (*flow, Arc::clone(&self.control));
+                    let local = self.local;
                     resolve::lookup(address.host().to_owned(), address.port(), move |found| {
                         let first = found.map_err(|error| error.to_string()).and_then(|all| {
-                            all.first().copied().ok_or_else(|| "no address".to_owned())
+                            let first = all.into_iter().find(|to| to.is_ipv4() == local.is_ipv4());
+                            first.ok_or_else(|| format!("no address that {local} can send to"))
                         });
                         control.with(|state| state.resolved.push((flow, first)));
                     });
