@@ -1,17 +1,18 @@
-//! C and C++ programs against the library, as a program would use it: compiled by gcc and clang, linked with the shared or the static
-//! library, and run plain, under AddressSanitizer and UndefinedBehaviorSanitizer, and under valgrind.
+//! C and C++ programs against the library, as a program would use it: compiled by gcc and clang, linked with the shared
+//! library (install.rs has the static one), and run plain, under AddressSanitizer and UndefinedBehaviorSanitizer, and under valgrind.
 
 mod support;
 
 use support::{Build, Compiler, Language, headers};
 
 /// The test programs, each with the checks that it is run under.
-const PROGRAMS: [(&str, Language); 5] = [
+const PROGRAMS: [(&str, Language); 6] = [
     ("towline_messages.c", Language::C11),
     ("towline_misuse.c", Language::C11),
     ("towline_cpp.cc", Language::Cpp17),
     ("socket_iocp_test.c", Language::C11),
     ("c4socket_test.c", Language::C11),
+    ("c4socket_websocket.c", Language::C11),
 ];
 
 #[test]
@@ -43,11 +44,6 @@ fn sync_sends_allocate_nothing() {
 fn completion_sockets_run_over_epoll_too() {
     let program = Build::new("socket_iocp_test.c", Language::C11).build();
     support::ok(std::process::Command::new(program).env("TOWLINE_DRIVER", "epoll"));
-}
-
-#[test]
-fn programs_run_with_the_static_library() {
-    Build::new("towline_messages.c", Language::C11).statically().run();
 }
 
 #[test]
