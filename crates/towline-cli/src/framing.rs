@@ -77,7 +77,9 @@ fn read_framed(from: &mut impl BufRead, limit: usize) -> Result<Option<Vec<u8>>>
 
 fn cut_short(error: Error, place: &str) -> Error {
     match error.kind() {
-        ErrorKind::UnexpectedEof => Error::new(ErrorKind::UnexpectedEof, format!("it ended {place}")),
+        ErrorKind::UnexpectedEof => {
+            Error::new(ErrorKind::UnexpectedEof, format!("it ended {place}"))
+        }
         _ => error,
     }
 }
@@ -115,7 +117,9 @@ mod tests {
     fn frames_that_are_too_long_or_cut_short_are_errors() {
         let long = all(Framing::Lengths, b"\0\0\0\x0b").unwrap_err();
         assert!(long.to_string().contains("11 bytes, and the limit is 10"), "{long}");
-        for (data, part) in [(&b"\0\0"[..], "within a length"), (b"\0\0\0\x03ab", "within a message")] {
+        for (data, part) in
+            [(&b"\0\0"[..], "within a length"), (b"\0\0\0\x03ab", "within a message")]
+        {
             let error = all(Framing::Lengths, data).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
             assert!(error.to_string().contains(part), "{error}");

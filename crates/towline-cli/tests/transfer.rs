@@ -350,7 +350,8 @@ fn sigterm_lets_transfers_end_for_a_while() {
     assert!(told.stderr.contains("the receiver is ending"), "{told:?}");
     // What has little left comes to its end.
     let mut server = receive("tcp", &out, &[]);
-    let mut sender = Running::start(&server.arguments(&["send"], &[&file, "--rate", "200M", "--json"]));
+    let mut sender =
+        Running::start(&server.arguments(&["send"], &[&file, "--rate", "200M", "--json"]));
     wait_for_part(&out, 8);
     server.running.signal(Signal::TERM);
     assert!(resumed(&sender.finish().expect(0)) >= 1 << 20);

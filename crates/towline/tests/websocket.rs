@@ -796,10 +796,12 @@ fn a_socks_proxy_is_asked_for_a_tunnel_and_tls_runs_inside() {
             .listen_with(format!("{scheme}://127.0.0.1:0/in"), |_: &Connection| echo)
             .unwrap();
         let (proxy, told) = socks_proxy(listener.local_address());
-        let login = |password: &str| Credentials::Basic { user: "u".into(), password: password.into() };
+        let login =
+            |password: &str| Credentials::Basic { user: "u".into(), password: password.into() };
         let (_context, client) = endpoint(base.clone().websocket_proxy(&proxy, Some(login("p"))));
         let port = listener.local_address().port();
-        let connection = client.connect_blocking(format!("{scheme}://localhost:{port}/in")).unwrap();
+        let connection =
+            client.connect_blocking(format!("{scheme}://localhost:{port}/in")).unwrap();
         let asked = [b"\x05\x01\0\x03\x09localhost", &port.to_be_bytes()[..]].concat();
         assert_eq!(told.recv().unwrap(), asked);
         let reply = connection.request_blocking(data(1 << 20), PATIENCE).unwrap();

@@ -203,7 +203,8 @@ impl Build {
         let stem = self.source.file_stem().expect("a name").to_string_lossy();
         let kind = if self.sanitized { "-sanitized" } else { "" };
         let program = scratch().join(format!("{stem}{kind}-{}", std::process::id()));
-        let once = PROGRAMS.lock().expect("the programs").entry(program.clone()).or_default().clone();
+        let once =
+            PROGRAMS.lock().expect("the programs").entry(program.clone()).or_default().clone();
         once.get_or_init(|| self.compile(&program));
         program
     }

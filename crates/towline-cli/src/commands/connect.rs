@@ -97,7 +97,9 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
     }
     let nothing_to_send = arguments.message.is_none() && !arguments.stdin && !arguments.framed;
     if arguments.request && nothing_to_send {
-        return Err(Failure::usage("--request needs something to send: --message TEXT, --stdin or --framed"));
+        return Err(Failure::usage(
+            "--request needs something to send: --message TEXT, --stdin or --framed",
+        ));
     }
     let builder = Config::builder().connect_timeout(arguments.timeout);
     let config = arguments.tls.apply(builder, &addresses, notes)?.build()?;
@@ -185,10 +187,7 @@ impl Input {
 }
 
 /// Messages from standard input, read by a thread of their own, which may block there for good.
-fn read_messages(
-    framing: Framing,
-    limit: usize,
-) -> Outcome<Consumer<std::io::Result<Vec<u8>>>> {
+fn read_messages(framing: Framing, limit: usize) -> Outcome<Consumer<std::io::Result<Vec<u8>>>> {
     let (producer, consumer) = queue::bounded(AHEAD);
     let read = move || {
         let mut input = std::io::stdin().lock();

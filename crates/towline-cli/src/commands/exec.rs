@@ -190,7 +190,9 @@ impl Process {
             child.wait().map_err(|error| Failure::Failed(format!("the command was lost: {error}")))
         };
         let reason = match (&status, &sent) {
-            (Ok(status), _) if !status.success() => Some(format!("the command ended with {status}")),
+            (Ok(status), _) if !status.success() => {
+                Some(format!("the command ended with {status}"))
+            }
             (_, Ok(Err(failure))) => failure.message(),
             _ => None,
         };

@@ -196,14 +196,12 @@ impl Server<'_> {
         self.counters.connections.fetch_add(1, Ordering::Relaxed);
         self.counters.open.fetch_add(1, Ordering::Relaxed);
         let outcome = match &self.mode {
-            Mode::Exec(exec) => {
-                exec.run(connection, self.interrupt, |message| self.count(message)).and_then(
-                    |(ended, status)| {
-                        exec::check(status)?;
-                        Ok(ended)
-                    },
-                )
-            }
+            Mode::Exec(exec) => exec
+                .run(connection, self.interrupt, |message| self.count(message))
+                .and_then(|(ended, status)| {
+                    exec::check(status)?;
+                    Ok(ended)
+                }),
             mode => self.take_all(connection, mode, number),
         };
         self.counters.open.fetch_sub(1, Ordering::Relaxed);

@@ -6,8 +6,8 @@ use std::time::Instant;
 use bytes::BytesMut;
 
 use super::handshake::{
-    Acceptance, ClientOptions, ClientOutcome, Navigation, ProxyKind, ProxyOptions, ProxyTunnel, ServerEvent,
-    ServerHandshake, ServerOptions, Target,
+    Acceptance, ClientOptions, ClientOutcome, Navigation, ProxyKind, ProxyOptions, ProxyTunnel,
+    ServerEvent, ServerHandshake, ServerOptions, Target,
 };
 use super::{
     ChaChaEntropy, Compression, Config, Connection, DeflateConfig, DeflateParams, Delivery, Event,

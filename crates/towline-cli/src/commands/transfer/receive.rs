@@ -150,9 +150,7 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
                 }))
             };
             let connection = match accepted {
-                Ok(Some(accepted)) => {
-                    accepted.inspect_err(|_| stop.trigger(Signal::Terminate))?
-                }
+                Ok(Some(accepted)) => accepted.inspect_err(|_| stop.trigger(Signal::Terminate))?,
                 Ok(None) => {
                     drop(serving);
                     match interrupt.wait_for(idle.watch()) {

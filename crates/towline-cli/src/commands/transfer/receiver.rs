@@ -155,7 +155,8 @@ impl Receiver<'_> {
                 Err(Failure::Failed(reason))
             }
             Err(Gone::Failure(Failure::Interrupted(Signal::Terminate))) => {
-                block_on(connection.close_with(protocol::CODE_ENDING, "the receiver is ending")).ok();
+                block_on(connection.close_with(protocol::CODE_ENDING, "the receiver is ending"))
+                    .ok();
                 Err(Failure::Interrupted(Signal::Terminate))
             }
             Err(Gone::Failure(failure)) => Err(failure),
@@ -299,9 +300,8 @@ impl Receiver<'_> {
         let Target::Directory(directory) = &self.target else {
             return Err(peer("entries for standard output"));
         };
-        let refused = |entry, reason| {
-            Ok((Arc::new(Incoming::new(entry, None)), Answer::Refused(reason)))
-        };
+        let refused =
+            |entry, reason| Ok((Arc::new(Incoming::new(entry, None)), Answer::Refused(reason)));
         let path = match names::resolve(directory, &entry.name) {
             Ok(path) => path,
             Err(reason) => return refused(entry, reason),
