@@ -9,6 +9,7 @@
 
 pub mod oracle;
 pub mod proxy;
+pub mod wall;
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
