@@ -102,6 +102,18 @@ impl<E: Engine> Port<E> {
         self.sockets.add(driver, socket, tag)
     }
 
+    /// Lets the system send datagrams in pieces that are too long for the path: those whose length is not the engine's to choose.
+    #[cfg(feature = "bats")]
+    pub(in crate::runtime) fn fragment(&mut self) {
+        self.sockets.fragment();
+    }
+
+    /// The address of the socket that sends to peers like this one.
+    #[cfg(feature = "bats")]
+    pub(in crate::runtime) fn local(&self, peer: SocketAddr) -> Option<SocketAddr> {
+        self.sockets.local(peer)
+    }
+
     /// Closes the socket at this address, unless it is the only one.
     pub(in crate::runtime) fn remove(&mut self, driver: &mut Driver, local: SocketAddr) {
         self.sockets.remove(driver, local);
