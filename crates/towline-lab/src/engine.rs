@@ -8,7 +8,7 @@ use towline_proto::quic::{
     ClientConfig, ClientSettings, Ecn, Endpoint, EndpointConfig, Identity, LocalAddress, Options,
     Path, ServerConfig, ServerSettings, ServerVerification, Transmit,
 };
-use towline_proto::tls::self_signed;
+use towline_proto::tls::{self, self_signed};
 use towline_sim as sim;
 
 /// A wake-up for each packet would be most of the work, so packets leave in trains of this length at least.
@@ -27,6 +27,19 @@ static IDENTITY: LazyLock<(String, String)> = LazyLock::new(|| {
 pub(crate) fn identity() -> Identity {
     let (certificate, key) = &*IDENTITY;
     Identity::from_pem(certificate.as_bytes(), key.as_bytes()).expect("a certificate was just made")
+}
+
+/// What the far end of a sealed flow proves itself with.
+pub(crate) fn seal_server() -> tls::ServerConfig {
+    let (certificate, key) = &*IDENTITY;
+    let config = tls::Config::new().identity_pem(certificate.as_bytes(), key.as_bytes());
+    config.clock(wall).server().expect("a certificate was just made")
+}
+
+/// How the near end of a sealed flow checks that.
+pub(crate) fn seal_client() -> tls::ClientConfig {
+    let config = tls::Config::new().dangerous_accept_any_certificate();
+    config.clock(wall).client().expect("nothing is checked")
 }
 
 pub(crate) fn client(options: Options, alpn: &'static [u8]) -> ClientConfig {

@@ -92,6 +92,9 @@ pub fn parse(data: &[u8]) {
         Ok(wire::Packet::Credit(credit)) => {
             assert_eq!(wire::Packet::parse(credit.encode()), Ok(wire::Packet::Credit(credit)));
         }
+        Ok(wire::Packet::Done(done)) => {
+            assert_eq!(wire::Packet::parse(done.encode()), Ok(wire::Packet::Done(done)));
+        }
         Ok(wire::Packet::Part(part)) => assert_eq!(part.encode()[3..], bytes[3..]),
         _ => {}
     }
