@@ -7,8 +7,11 @@
     reason = "each test file uses its part, and prints its seed"
 )]
 
+#[cfg(feature = "quic")]
+pub mod cert;
 pub mod oracle;
 pub mod proxy;
+pub mod router;
 pub mod wall;
 
 use std::sync::{Arc, Condvar, Mutex};
