@@ -63,7 +63,8 @@ fn programs_are_clean_under_valgrind() {
 /// The blocks of a page that are in this language and whole programs.
 fn programs_of(page: &str, language: &str) -> Vec<String> {
     let text = std::fs::read_to_string(support::root().join(page)).expect("the page");
-    let blocks = text.split(&format!("```{language}\n")).skip(1);
+    let opening = format!("```{language}\n");
+    let blocks = text.split(&opening).skip(1);
     let blocks = blocks.filter_map(|rest| rest.split("```").next());
     blocks.filter(|block| block.contains("int main(")).map(str::to_owned).collect()
 }
