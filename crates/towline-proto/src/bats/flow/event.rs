@@ -56,6 +56,12 @@ pub enum Closed {
     /// Payload was altered on the way: by a relay, for hops keep everybody else out. Nothing altered was delivered.
     #[error("payload was altered on the way")]
     Forged,
+    /// Through relays, the ends did not agree on how to seal: mostly because the far end could not prove who it is.
+    #[error("the far end did not prove itself: {reason}")]
+    Seal {
+        /// What TLS says.
+        reason: String,
+    },
     /// The neighbour broke the protocol. Its fault; the same neighbour will do it again.
     #[error("protocol violation: {0}")]
     Violation(&'static str),
