@@ -58,11 +58,11 @@ pub struct DriverConfig {
     pub without: Without,
 }
 
-/// What older kernels, and containers, do not have of io_uring. A driver that is told so goes the way that it would go
+/// What older kernels, and containers, do not have of io_uring and of UDP's offloads. A driver that is told so goes the way that it would go
 /// there, which is how the fallbacks are tested on a newer one.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Without(u8);
+pub struct Without(u16);
 
 #[doc(hidden)]
 impl Without {
@@ -80,6 +80,10 @@ impl Without {
     pub const TASKRUN: Without = Without(16 | 32);
     /// Multishot datagram receives (6.0).
     pub const MULTISHOT: Without = Without(64);
+    /// Trains that the kernel cuts (`UDP_SEGMENT`, 4.18).
+    pub const GSO: Without = Without(128);
+    /// Datagrams that the kernel joins (`UDP_GRO`, 5.0).
+    pub const GRO: Without = Without(256);
 
     /// Both.
     pub const fn and(self, other: Without) -> Without {

@@ -237,6 +237,13 @@ impl ContextBuilder {
         self
     }
 
+    /// For tests: what to do without, as on an older kernel.
+    #[doc(hidden)]
+    pub fn without(mut self, without: towline_io::Without) -> Self {
+        self.driver.without = without;
+        self
+    }
+
     /// Starts the threads.
     pub fn build(self) -> Result<Context, ContextError> {
         let default = || std::thread::available_parallelism().map_or(1, usize::from);

@@ -8,51 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use common::cert::Cert;
 use towline::quic::{self, block_on};
 use towline::{Context, DriverChoice};
-
-/// A certificate for `localhost`, as PEM.
-struct Cert {
-    cert: String,
-    key: String,
-}
-
-impl Cert {
-    fn new() -> Cert {
-        Cert::of(["localhost".to_owned()], |_| {})
-    }
-
-    fn of(
-        names: impl Into<Vec<String>>,
-        change: impl FnOnce(&mut rcgen::CertificateParams),
-    ) -> Cert {
-        let mut params = rcgen::CertificateParams::new(names).unwrap();
-        change(&mut params);
-        let key = rcgen::KeyPair::generate().unwrap();
-        let cert = params.self_signed(&key).unwrap();
-        Cert { cert: cert.pem(), key: key.serialize_pem() }
-    }
-
-    fn identity(&self) -> quic::Identity {
-        quic::Identity::from_pem(self.cert.as_bytes(), self.key.as_bytes()).unwrap()
-    }
-
-    fn trust(&self) -> quic::ServerVerification {
-        quic::ServerVerification::Roots(quic::certificates(self.cert.as_bytes()).unwrap())
-    }
-
-    fn server(&self, change: impl FnOnce(&mut quic::ServerSettings)) -> quic::ServerConfig {
-        let mut settings = quic::ServerSettings::new(self.identity(), ["test".into()]);
-        change(&mut settings);
-        quic::ServerConfig::new(settings).unwrap()
-    }
-
-    fn client(&self, change: impl FnOnce(&mut quic::ClientSettings)) -> quic::ClientConfig {
-        let mut settings = quic::ClientSettings::new(self.trust(), ["test".into()]);
-        change(&mut settings);
-        quic::ClientConfig::new(settings).unwrap()
-    }
-}
 
 fn context(threads: usize, driver: DriverChoice) -> Context {
     Context::builder().threads(threads).driver(driver).build().unwrap()

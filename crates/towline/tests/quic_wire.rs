@@ -1,14 +1,15 @@
 //! Sessions over `quic://`: networks that move and die under them, and peers that are not what they should be.
 
-use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
-use std::thread;
+mod common;
+
+use std::net::UdpSocket;
+use std::sync::mpsc;
 use std::time::Duration;
 
+use common::router::{Dice, Router};
 use towline::{
-    Config, ConnectError, Connection, Context, Endpoint, Event, Handler, ListenError, Message,
-    WireError,
+    Config, ConnectError, Connection, Context, Endpoint, Event, Handler, Lane, ListenError,
+    Message, WireError,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,61 +31,6 @@ fn config() -> Config {
         .silence_limit(Duration::from_millis(800))
         .build()
         .unwrap()
-}
-
-/// A router: clients behind it have one address, until it is told to take another; it can also swallow everything.
-struct Router {
-    inside: UdpSocket,
-    client: Mutex<Option<SocketAddr>>,
-    outside: Mutex<UdpSocket>,
-    swallows: AtomicBool,
-}
-
-impl Router {
-    fn new(server: SocketAddr) -> Arc<Router> {
-        let router = Arc::new(Router {
-            inside: UdpSocket::bind("127.0.0.1:0").unwrap(),
-            client: Mutex::new(None),
-            outside: Mutex::new(UdpSocket::bind("127.0.0.1:0").unwrap()),
-            swallows: AtomicBool::new(false),
-        });
-        router.listen_outside();
-        let inner = Arc::clone(&router);
-        thread::spawn(move || {
-            let mut buffer = [0; 2048];
-            while let Ok((length, from)) = inner.inside.recv_from(&mut buffer) {
-                *inner.client.lock().unwrap() = Some(from);
-                if !inner.swallows.load(Ordering::Acquire) {
-                    inner.outside.lock().unwrap().send_to(&buffer[..length], server).ok();
-                }
-            }
-        });
-        router
-    }
-
-    fn listen_outside(self: &Arc<Router>) {
-        let outside = self.outside.lock().unwrap().try_clone().unwrap();
-        let router = Arc::clone(self);
-        thread::spawn(move || {
-            let mut buffer = [0; 2048];
-            while let Ok((length, _)) = outside.recv_from(&mut buffer) {
-                let client = *router.client.lock().unwrap();
-                if let Some(client) = client.filter(|_| !router.swallows.load(Ordering::Acquire)) {
-                    router.inside.send_to(&buffer[..length], client).ok();
-                }
-            }
-        });
-    }
-
-    /// Everything goes out from another port from now on.
-    fn rebind(self: &Arc<Router>) {
-        *self.outside.lock().unwrap() = UdpSocket::bind("127.0.0.1:0").unwrap();
-        self.listen_outside();
-    }
-
-    fn url(&self) -> String {
-        format!("quic://127.0.0.1:{}", self.inside.local_addr().unwrap().port())
-    }
 }
 
 /// Tells of disconnections, and of each message.
@@ -130,7 +76,7 @@ fn a_session_stays_up_when_its_network_address_changes() {
         .unwrap();
     let router = Router::new(listener.local_address());
     let (tell, told) = mpsc::channel();
-    let connection = endpoint.connect_with(router.url(), Watch(tell));
+    let connection = endpoint.connect_with(format!("quic://{}", router.address()), Watch(tell));
     let connection = futures_executor::block_on(connection).unwrap();
     for round in 0..4 {
         for size in [10, 100_000] {
@@ -154,7 +100,7 @@ fn a_dead_network_is_noticed_and_the_session_goes_on_without_loss() {
         .unwrap();
     let router = Router::new(listener.local_address());
     let (tell, told) = mpsc::channel();
-    let connecting = endpoint.connect_with(router.url(), Watch(tell));
+    let connecting = endpoint.connect_with(format!("quic://{}", router.address()), Watch(tell));
     let connection = futures_executor::block_on(connecting).unwrap();
     wait_for(&told, "up false");
     let mut next = 0;
@@ -163,7 +109,7 @@ fn a_dead_network_is_noticed_and_the_session_goes_on_without_loss() {
             connection.send_blocking(format!("m{next}")).unwrap();
             next += 1;
         }
-        router.swallows.store(true, Ordering::Release);
+        router.swallow(true);
         for _ in 0..200 {
             connection.send_blocking(format!("m{next}")).unwrap();
             next += 1;
@@ -171,7 +117,7 @@ fn a_dead_network_is_noticed_and_the_session_goes_on_without_loss() {
         wait_for(&told, "lost");
         // A new port: the kernel may give it to another of the server's threads.
         router.rebind();
-        router.swallows.store(false, Ordering::Release);
+        router.swallow(false);
         wait_for(&told, "up true");
     }
     connection.flush_blocking().unwrap();
@@ -179,6 +125,62 @@ fn a_dead_network_is_noticed_and_the_session_goes_on_without_loss() {
     got.retain(|what| what.starts_with('m'));
     let expected: Vec<String> = (0..next).map(|i| format!("m{i}")).collect();
     assert!(got == expected, "{} of {next} arrived", got.len());
+}
+
+/// Sends on every lane, small messages and some longer than a stream's window, while packets are lost and the network dies now and then.
+#[test]
+fn lanes_keep_their_order_and_lose_nothing_on_a_bad_network() {
+    const MESSAGES: usize = 120;
+    let seed = 0x1a4e_5eed;
+    println!("seed {seed:#x}");
+    let context = Context::builder().threads(3).build().unwrap();
+    let endpoint = Endpoint::new(&context, &config());
+    let (arrive, arrived) = mpsc::channel();
+    let listener = endpoint
+        .listen_with("quic://127.0.0.1:0", move |_: &Connection| {
+            let arrive = arrive.clone();
+            move |_: &Connection, message: Message| {
+                let first: [u8; 4] = message.data[..4].try_into().unwrap();
+                let rest = message.data[4..].iter().all(|byte| *byte == first[3]);
+                assert!(rest, "a message was changed");
+                arrive.send((message.lane, u32::from_be_bytes(first), message.data.len())).ok();
+            }
+        })
+        .unwrap();
+    let dice = Dice::new(seed);
+    let router = Router::with(listener.local_address(), move |_, _| !dice.once_in(50));
+    let (tell, told) = mpsc::channel();
+    let url = format!("quic://{}", router.address());
+    let connection = futures_executor::block_on(endpoint.connect_with(url, Watch(tell))).unwrap();
+    wait_for(&told, "up false");
+    let length = |number: usize| match number % 40 {
+        7 => 1_500_000,
+        n => 10 + n * 100,
+    };
+    for number in 0..MESSAGES {
+        for lane in Lane::ALL {
+            let mut data = vec![number as u8; length(number)];
+            data[..4].copy_from_slice(&(number as u32).to_be_bytes());
+            connection.send_blocking(Message::new(data).on(lane)).unwrap();
+        }
+        if number == MESSAGES / 2 {
+            router.swallow(true);
+            wait_for(&told, "lost");
+            router.swallow(false);
+            wait_for(&told, "up true");
+        }
+    }
+    connection.flush_blocking().unwrap();
+    let mut next = [0; 4];
+    for _ in 0..4 * MESSAGES {
+        let (lane, number, size) = arrived.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(number as usize, next[lane.index()], "{lane:?}");
+        assert_eq!(size, length(number as usize));
+        next[lane.index()] += 1;
+    }
+    assert_eq!(next, [MESSAGES; 4]);
+    assert!(arrived.try_recv().is_err(), "more came than was sent");
+    connection.close_blocking().ok();
 }
 
 fn refused(endpoint: &Endpoint, to: &str) -> String {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use socket2::{SockAddr, SockRef, Socket};
 
+use crate::Without;
 use crate::core::Core;
 use crate::entry::{Body, Connect, Life, Listener, Recv, Stream};
 use crate::error::cancelled;
@@ -229,6 +230,12 @@ impl Driver {
             let message = "datagram sockets need receive buffers of 4 KiB or more";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
+        let without = self.core.config.without;
+        let options = UdpOptions {
+            gso: options.gso && !without.has(Without::GSO),
+            gro: options.gro && !without.has(Without::GRO),
+            ..options
+        };
         let udp = Udp::new(&socket, options)?;
         self.add(socket, tag, Body::Udp(Box::new(udp)))
     }

@@ -60,6 +60,7 @@ mod machine;
 mod message;
 mod outgoing;
 mod receive;
+mod spread;
 mod transmit;
 
 #[cfg(any(test, feature = "fuzzing"))]
@@ -77,3 +78,4 @@ pub use message::{
     FRAME_CHARGE, LANES, Lane, Message, MessageId, Payload, SessionId, Unacknowledged,
 };
 pub use outgoing::{Outgoing, Progress};
+pub use spread::{Gatherer, Spreader, Strand};

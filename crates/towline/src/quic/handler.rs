@@ -185,7 +185,8 @@ impl Handler for () {}
 
 /// Who decides about clients, on the I/O threads.
 pub trait Acceptor: Send + Sync + 'static {
-    /// A client asks for a connection (`new_conn`): nothing of TLS has been answered. Must not block.
+    /// A client asks for a connection (`new_conn`): nothing of TLS has been answered. Must not block, and decides at once: what takes longer can be
+    /// put off to [`Handler::peer_cert_received`], whose verdict may come later, or with `Ignore`, upon which the client asks again.
     fn new_conn(&self, _: &Incoming) -> Decision {
         Decision::Accept
     }

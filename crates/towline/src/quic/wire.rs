@@ -1,4 +1,5 @@
-//! `quic://`: a session on one bidirectional stream of a QUIC connection (ALPN `towline/1`).
+//! `quic://`: a session on the streams of a QUIC connection (ALPN `towline/1`): one both ways for what has to be in order, and one for each
+//! lane and direction, so that what is lost on one lane holds up no other (`session::Spreader` and `Gatherer` take it apart and together).
 //!
 //! It is a socket factory of our own over this module's handlers: links, sessions and redialling see a stream of bytes like any other,
 //! one that can be moved to another thread while the QUIC connection stays where its packets arrive.
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use towline_proto::quic as proto;
+use towline_proto::session::{Gatherer, LANES, Lane, Spreader, Strand};
 
 use crate::address::Address;
 use crate::config::Config;
@@ -30,12 +32,15 @@ pub(crate) const ALPN: &[u8] = b"towline/1";
 /// Bytes read at a time.
 const CHUNK: usize = 64 << 10;
 
+/// The priority of the main stream: acknowledgements are small, and lanes wait for them. Lanes take turns, packet by packet.
+const FIRST: u16 = u16::MAX;
+
 /// The application codes that this wire closes with.
 mod code {
     /// The session is over, or has moved on.
     pub(super) const DONE: u64 = 0;
-    /// The peer opened a second stream.
-    pub(super) const ONE_STREAM: u64 = 1;
+    /// A stream too many, none where one was needed, or octets that are no frames.
+    pub(super) const STREAMS: u64 = 1;
     /// The listener takes no more for now.
     pub(super) const BUSY: u64 = 2;
 }
@@ -56,7 +61,8 @@ fn options(config: &Config) -> Options {
         // One acknowledgement for so many packets: less work at both ends.
         ack_frequency: Some(AckFrequency::default()),
         peer_bidi_stream_count: 1,
-        peer_unidi_stream_count: 0,
+        // One for each lane. A peer that allows none gets everything on the first stream.
+        peer_unidi_stream_count: LANES as u64,
         streams_available_events: false,
         ..Options::default()
     }
@@ -205,7 +211,7 @@ impl SocketFactory for QuicWire {
         let Some(carried) = socket.native_as::<Carried>() else { return };
         let run = {
             let mut state = carried.state();
-            state.pending.push_back(data);
+            state.pending.push(data);
             !std::mem::replace(&mut state.scheduled, true)
         };
         if run {
@@ -269,7 +275,9 @@ struct State {
     stream: Option<StreamId>,
     /// The socket takes what comes.
     opened: bool,
-    pending: VecDeque<Bytes>,
+    /// Handed over by the socket, and not yet taken apart.
+    pending: Vec<Bytes>,
+    out: Outflow,
     /// A flush is on its way.
     scheduled: bool,
     /// No more is written; the end goes behind what is pending.
@@ -277,7 +285,68 @@ struct State {
     finished: bool,
     /// Reading waits for `completed_receive`.
     paused: bool,
+    /// The peer's streams for its lanes, as they came.
+    lanes: Vec<StreamId>,
+    gatherer: Gatherer,
+    /// The main stream has ended.
+    ended: bool,
     agreed: Option<Agreed>,
+}
+
+/// What is to go out, by stream. The session keeps all of it until it is acknowledged, and its windows bound it: here are references.
+#[derive(Default)]
+struct Outflow {
+    spreader: Spreader,
+    main: VecDeque<Bytes>,
+    lanes: [(Option<StreamId>, VecDeque<Bytes>); LANES],
+}
+
+impl Outflow {
+    fn push(&mut self, active: &mut Active<'_>, data: Bytes) {
+        let Outflow { spreader, main, lanes } = self;
+        let mut opened = [None; LANES];
+        let opens = |lane: Lane| {
+            let flags = OpenFlags { fail_blocked: true, ..OpenFlags::default() };
+            let stream = match active.open(Direction::Unidirectional, flags) {
+                Ok(Opened::Stream(stream)) => Some(stream),
+                _ => None,
+            };
+            if let Some(place) = opened.get_mut(lane.index()) {
+                *place = stream;
+            }
+            stream.is_some()
+        };
+        spreader.push(data, opens, |strand, data| match strand {
+            Strand::Main => main.push_back(data),
+            Strand::Lane(lane) => {
+                if let Some((_, queue)) = lanes.get_mut(lane.index()) {
+                    queue.push_back(data);
+                }
+            }
+        });
+        for ((stream, _), opened) in lanes.iter_mut().zip(opened) {
+            *stream = stream.or(opened);
+        }
+    }
+
+    /// Gives the transport what it has room for. `false`: a stream is over, of which another event tells.
+    fn send(&mut self, active: &mut Active<'_>, main: StreamId) -> bool {
+        let lanes = self.lanes.iter_mut().filter_map(|(stream, queue)| Some(((*stream)?, queue)));
+        for (stream, queue) in std::iter::once((main, &mut self.main)).chain(lanes) {
+            while let Some(data) = queue.front() {
+                match active.send(stream, data.clone(), SendOptions::default()) {
+                    Ok(_) => drop(queue.pop_front()),
+                    Err(StreamError::QueueFull) => break,
+                    Err(_) => return false,
+                }
+            }
+        }
+        true
+    }
+
+    fn is_empty(&self) -> bool {
+        self.main.is_empty() && self.lanes.iter().all(|(_, queue)| queue.is_empty())
+    }
 }
 
 impl Carried {
@@ -300,63 +369,112 @@ impl Carried {
         self.run(move |active| carried.flush(active, &socket))
     }
 
-    /// Gives the transport what it has room for.
+    /// Takes apart what was handed over, and gives the transport what it has room for.
+    ///
+    /// To the session all of it is on its way then: it keeps within each lane's window, so that no lane has to wait for another's room here.
     fn flush(&self, active: &mut Active<'_>, socket: &FactorySocket) {
         let mut state = self.state();
-        state.scheduled = false;
-        let Some(stream) = state.stream else { return };
-        let mut written = 0;
-        while let Some(data) = state.pending.front() {
-            match active.send(stream, data.clone(), SendOptions::default()) {
-                Ok(_) => written += data.len(),
-                Err(StreamError::QueueFull) => break,
-                // How it ended is told by another event.
-                Err(_) => return,
-            }
-            state.pending.pop_front();
+        let State { stream, pending, out, finishing, .. } = &mut *state;
+        let Some(stream) = *stream else {
+            state.scheduled = false;
+            return;
+        };
+        let mut taken = 0;
+        for data in pending.drain(..) {
+            taken += data.len();
+            out.push(active, data);
         }
-        if state.finishing && state.pending.is_empty() && !state.finished {
+        if *finishing {
+            out.main.extend(out.spreader.finish());
+        }
+        let open = out.send(active, stream);
+        state.scheduled = false;
+        if open && state.finishing && state.out.is_empty() && !state.finished {
             state.finished = true;
             active.finish(stream).ok();
         }
         drop(state);
-        if written > 0 {
-            socket.completed_write(written).ok();
+        if taken > 0 {
+            socket.completed_write(taken).ok();
         }
     }
 
     /// Hands up what has come, as far as it is processed.
     fn read(&self, active: &mut Active<'_>, socket: &FactorySocket) {
-        let Some(stream) = Some(self.state()).filter(|s| s.opened).and_then(|s| s.stream) else {
+        let Some(main) = Some(self.state()).filter(|s| s.opened).and_then(|s| s.stream) else {
             return;
         };
+        // Each stream one run at a time, until none has any.
+        let mut index = 0;
+        let mut empty = 0;
         loop {
-            if socket.unprocessed() >= RECEIVE_WINDOW {
-                self.state().paused = true;
-                // It may have been processed in between.
-                if socket.unprocessed() >= RECEIVE_WINDOW / 2
-                    || !std::mem::replace(&mut self.state().paused, false)
-                {
-                    return;
-                }
+            let (stream, count) = {
+                let state = self.state();
+                let count = 1 + state.lanes.len();
+                index %= count;
+                let stream = match index.checked_sub(1) {
+                    None => Some(main).filter(|_| state.gatherer.takes_main() && !state.ended),
+                    Some(lane) => {
+                        let takes = state.gatherer.takes_lanes();
+                        state.lanes.get(lane).copied().filter(|_| takes)
+                    }
+                };
+                (stream, count)
+            };
+            let came = stream.is_some_and(|stream| self.read_one(active, socket, index, stream));
+            if self.state().paused {
+                return;
             }
-            match active.read(stream, CHUNK) {
-                Ok(chunk) => {
-                    if !chunk.data.is_empty() && socket.received(chunk.data).is_err() {
-                        return;
-                    }
-                    if chunk.fin {
-                        socket.end_of_stream().ok();
-                        return;
-                    }
-                }
-                Err(StreamError::Reset(_)) => {
-                    socket.closed(Err(WireError::End)).ok();
-                    return;
-                }
-                Err(_) => return,
+            index += 1;
+            empty = if came { 0 } else { empty + 1 };
+            if empty == count {
+                return;
             }
         }
+    }
+
+    /// One run of one stream, 0 the main one. Whether there was any.
+    fn read_one(
+        &self,
+        active: &mut Active<'_>,
+        socket: &FactorySocket,
+        index: usize,
+        stream: StreamId,
+    ) -> bool {
+        if socket.unprocessed() >= RECEIVE_WINDOW {
+            self.state().paused = true;
+            // It may have been processed in between.
+            if socket.unprocessed() >= RECEIVE_WINDOW / 2
+                || !std::mem::replace(&mut self.state().paused, false)
+            {
+                return false;
+            }
+        }
+        let chunk = match active.read(stream, CHUNK) {
+            Ok(chunk) => chunk,
+            Err(StreamError::Reset(_)) => {
+                socket.closed(Err(WireError::End)).ok();
+                return false;
+            }
+            Err(_) => return false,
+        };
+        let mut state = self.state();
+        let hand_up = |data: Bytes| drop(socket.received(data));
+        let taken = match index.checked_sub(1) {
+            _ if chunk.data.is_empty() => Ok(()),
+            None => state.gatherer.main(chunk.data, hand_up),
+            Some(lane) => state.gatherer.lane(lane, chunk.data, hand_up),
+        };
+        state.ended |= chunk.fin && index == 0;
+        let over = state.ended && state.gatherer.is_through();
+        drop(state);
+        if let Err(violation) = taken {
+            socket.closed(Err(WireError::Protocol(violation.to_string().into()))).ok();
+            active.close(code::STREAMS, violation.to_string());
+        } else if over {
+            socket.end_of_stream().ok();
+        }
+        true
     }
 }
 
@@ -382,19 +500,30 @@ impl Handler for WireHandler {
         let Role::Socket(socket) = &self.role else { return };
         match active.open(Direction::Bidirectional, OpenFlags::default()) {
             Ok(Opened::Stream(stream)) => {
+                active.set_priority(stream, FIRST).ok();
                 let mut state = self.carried.state();
                 (state.stream, state.opened) = (Some(stream), true);
                 drop(state);
                 socket.opened().ok();
             }
-            _ => active.close(code::ONE_STREAM, "no stream for the session"),
+            _ => active.close(code::STREAMS, "no stream for the session"),
         }
     }
 
     fn new_stream(&mut self, active: &mut Active<'_>, stream: StreamId, _: bool) -> NewStream {
         let Role::Waiting(acceptor) = &self.role else {
-            return NewStream::Reject(code::ONE_STREAM);
+            if stream.direction() == Direction::Unidirectional {
+                // As many as there are lanes: the transport allows no more.
+                self.carried.state().lanes.push(stream);
+                return NewStream::Handle;
+            }
+            return NewStream::Reject(code::STREAMS);
         };
+        if stream.direction() == Direction::Unidirectional {
+            // A lane before the greeting.
+            return NewStream::Reject(code::STREAMS);
+        }
+        active.set_priority(stream, FIRST).ok();
         self.carried.connection.set(active.connection().clone()).ok();
         self.carried.state().stream = Some(stream);
         let native = Some(Arc::clone(&self.carried) as _);
@@ -431,7 +560,15 @@ impl Handler for WireHandler {
         }
     }
 
-    fn send_shutdown_complete(&mut self, active: &mut Active<'_>, _: StreamId, graceful: bool) {
+    fn send_shutdown_complete(
+        &mut self,
+        active: &mut Active<'_>,
+        stream: StreamId,
+        graceful: bool,
+    ) {
+        if graceful && self.carried.state().stream != Some(stream) {
+            return;
+        }
         if let Role::Socket(socket) = &self.role {
             // The peer has all of it: there is nothing to linger for.
             socket.closed(if graceful { Ok(()) } else { Err(WireError::End) }).ok();

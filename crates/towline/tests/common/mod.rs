@@ -7,8 +7,11 @@
     reason = "each test file uses its part, and prints its seed"
 )]
 
+#[cfg(feature = "quic")]
+pub mod cert;
 pub mod oracle;
 pub mod proxy;
+pub mod router;
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};

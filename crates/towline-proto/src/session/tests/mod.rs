@@ -6,4 +6,5 @@ mod liveness;
 mod memory;
 mod random;
 mod resume;
+mod spread;
 mod vectors;
