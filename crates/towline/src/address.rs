@@ -89,10 +89,7 @@ impl Wire {
     /// Whether this wire carries a Towline session (acknowledged, resumed after a loss). `ws` and `wss` do with a Towline
     /// peer; [`Capabilities::session`](crate::Capabilities::session) tells what was agreed with this one.
     pub const fn has_session(self) -> bool {
-        matches!(
-            self,
-            Wire::Tcp | Wire::Tls | Wire::Ws | Wire::Wss | Wire::Quic | Wire::Bats
-        )
+        matches!(self, Wire::Tcp | Wire::Tls | Wire::Ws | Wire::Wss | Wire::Quic | Wire::Bats)
     }
 
     /// Whether it is WebSocket: its addresses may have a path and a query, and need no port.

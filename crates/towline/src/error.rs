@@ -36,7 +36,9 @@ pub enum AddressError {
         url: Box<str>,
     },
     /// The scheme names no wire of this library.
-    #[error("unknown scheme `{scheme}`; the schemes are tcp, tls, quic, bats, udp, ws, wss, ftcp and ftcps")]
+    #[error(
+        "unknown scheme `{scheme}`; the schemes are tcp, tls, quic, bats, udp, ws, wss, ftcp and ftcps"
+    )]
     UnknownScheme {
         /// The scheme.
         scheme: Box<str>,

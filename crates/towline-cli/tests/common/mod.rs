@@ -209,7 +209,8 @@ impl Server {
         let arguments = [sub_command, &[url, "--announce"], options].concat();
         let mut running = Running::start(&arguments);
         let mut trust = Vec::new();
-        if matches!(wire, "tls" | "ftcps" | "wss" | "quic" | "bats") && !options.contains(&"--cert") {
+        if matches!(wire, "tls" | "ftcps" | "wss" | "quic" | "bats") && !options.contains(&"--cert")
+        {
             let line = running.err.wait_for("pin sha256:");
             let pin = line.split_whitespace().last().unwrap();
             trust = vec!["--pin".to_owned(), pin.to_owned()];

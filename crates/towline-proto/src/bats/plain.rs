@@ -279,7 +279,8 @@ impl Plain {
         let id = match known {
             Some(id) => id,
             None => {
-                let added = self.config.accepts.then(|| self.add(now, path.remote, Some(path.local)));
+                let added =
+                    self.config.accepts.then(|| self.add(now, path.remote, Some(path.local)));
                 let Some(id) = added.flatten() else {
                     self.strangers += 1;
                     return;

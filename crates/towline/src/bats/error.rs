@@ -1,6 +1,7 @@
 //! Why there is no flow.
 
 use towline_proto::bats::endpoint::{ConfigError, ConnectError, Ended, HopEnd, RefusalKind};
+use towline_proto::bats::flow::Closed;
 use towline_proto::quic::CloseReason;
 
 use crate::error::{Fault, WireError};
@@ -54,9 +55,13 @@ fn hint(ended: &Ended) -> &'static str {
     match ended {
         Ended::Refused { kind, .. } => match kind {
             RefusalKind::NotAllowed => "; whoever runs the relay has to allow it (`--allow`)",
-            RefusalKind::Unreachable => "; is it running, and does the relay trust its certificate?",
+            RefusalKind::Unreachable => {
+                "; is it running, and does the relay trust its certificate?"
+            }
             RefusalKind::TooMany => "; try again later",
-            RefusalKind::NotARelay => "; `via` names relays (`towline relay`), the server comes last",
+            RefusalKind::NotARelay => {
+                "; `via` names relays (`towline relay`), the server comes last"
+            }
             RefusalKind::OtherMode => "; say so in the address (`mode=`)",
             _ => "",
         },
@@ -68,6 +73,9 @@ fn hint(ended: &Ended) -> &'static str {
             other if other.code() == 0x178 => "; is it a bats:// listener, or a relay?",
             _ => "",
         },
+        Ended::Flow(Closed::Seal { .. }) => {
+            "; trust its authority (`ca_file`), or say which name it has (`server_name`)"
+        }
         Ended::ConnectTimeout => "; are the addresses right, and is everything on the way running?",
         _ => "",
     }

@@ -31,8 +31,8 @@ mod wire;
 
 pub use towline_proto::bats::congestion::Control;
 pub use towline_proto::bats::endpoint::{
-    ConfigError, ConnectError, Ended, HopAddress, HopEnd, Pattern, RefusalKind, RelayEvent, RelayFlowId, RelaySettings,
-    RelayTotals, RouteError,
+    ConfigError, ConnectError, Ended, HopAddress, HopEnd, Pattern, RefusalKind, RelayEvent,
+    RelayFlowId, RelaySettings, RelayTotals, RouteError,
 };
 pub use towline_proto::bats::flow::{Dropped, FlowStats};
 pub use towline_proto::bats::quic_hop::HopConfig;

@@ -82,7 +82,11 @@ impl Options {
                 }
             }
             "hop_feedback" => flow.hop_feedback = switch(value)?,
-            _ => return Err("left out: the options are mode, via, relayed, control, deadline, batch, interleave and hop_feedback"),
+            _ => {
+                return Err(
+                    "left out: the options are mode, via, relayed, control, deadline, batch, interleave and hop_feedback",
+                );
+            }
         }
         Ok(())
     }
@@ -221,10 +225,7 @@ mod tests {
             assert!(matches!(error, AddressError::BadOption { .. }), "{query}: {error:?}");
             assert!(error.to_string().contains(says), "{query}: {error}");
         }
-        assert!(matches!(
-            Address::parse("bats://h:1/path"),
-            Err(AddressError::Unexpected { .. })
-        ));
+        assert!(matches!(Address::parse("bats://h:1/path"), Err(AddressError::Unexpected { .. })));
         assert!(check_listener(&Address::parse("bats://h:1?mode=btp").unwrap()).is_ok());
         assert!(check_listener(&Address::parse("bats://h:1?via=r:1").unwrap()).is_err());
     }

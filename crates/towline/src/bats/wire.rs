@@ -120,9 +120,7 @@ impl BatsWire {
         let config = match on.wire() {
             Wire::Udp => None,
             wire => Some(self.listen_config(wire, on).map_err(|error| match error {
-                WireError::Io(error) => {
-                    ListenError::Io { address: on.to_string().into(), error }
-                }
+                WireError::Io(error) => ListenError::Io { address: on.to_string().into(), error },
                 error => io(std::io::Error::other(error)),
             })?),
         };

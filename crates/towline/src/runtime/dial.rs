@@ -348,7 +348,7 @@ impl Runtime {
         let carrier = link.carrier;
         let local = self.carrier_local(carrier);
         if let Some(link) = self.links.get_mut(link_key.0) {
-            link.local = local;
+            link.local = local.or(link.local);
         }
         #[cfg(feature = "websocket")]
         match self.begin_tunnel(link_key, core, address) {

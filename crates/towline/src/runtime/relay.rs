@@ -255,11 +255,12 @@ impl RelayThread {
                     let (flow, control) = (*flow, Arc::clone(&self.control));
                     let local = self.local;
                     resolve::lookup(address.host().to_owned(), address.port(), move |found| {
-                        let usable = found.map_err(|error| error.to_string()).and_then(|mut all| {
-                            all.retain(|to| to.is_ipv4() == local.is_ipv4());
-                            let none = || format!("no address that {local} can send to");
-                            if all.is_empty() { Err(none()) } else { Ok(all) }
-                        });
+                        let usable =
+                            found.map_err(|error| error.to_string()).and_then(|mut all| {
+                                all.retain(|to| to.is_ipv4() == local.is_ipv4());
+                                let none = || format!("no address that {local} can send to");
+                                if all.is_empty() { Err(none()) } else { Ok(all) }
+                            });
                         control.with(|state| state.resolved.push((flow, usable)));
                     });
                 }

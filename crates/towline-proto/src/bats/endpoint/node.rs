@@ -305,7 +305,11 @@ impl Endpoint {
 
     /// Counters.
     pub fn stats(&self) -> EndpointStats {
-        EndpointStats { flows: self.below.flows.len() as u64, quic: self.below.quic.stats(), ..self.stats }
+        EndpointStats {
+            flows: self.below.flows.len() as u64,
+            quic: self.below.quic.stats(),
+            ..self.stats
+        }
     }
 
     /// Takes a datagram, without its UDP header. It is worked on with the next poll.
@@ -338,7 +342,6 @@ impl Endpoint {
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.below.poll_timeout()
     }
-
 }
 
 impl Node for Endpoint {

@@ -283,7 +283,6 @@ impl Relay {
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.below.poll_timeout()
     }
-
 }
 
 impl Node for Relay {

@@ -1,5 +1,6 @@
 //! A flow and the socket of a factory that it carries.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,7 +13,7 @@ use crate::error::WireError;
 use crate::socket_factory::{FactorySocket, RECEIVE_WINDOW, SocketFactory};
 
 use super::super::Runtime;
-use super::node::{Id, Told};
+use super::node::{Id, Told, any_of_family};
 use super::{BatsPort, FlowKey, PortKey};
 
 /// The status with which a peer's orderly end is told to those who have messages (RFC 6455 section 7.4.1).
@@ -41,16 +42,7 @@ impl Flow {
         port: PortKey,
         id: Id,
     ) -> Flow {
-        Flow {
-            carried,
-            socket,
-            port,
-            id,
-            taken: 0,
-            told: 0,
-            closing: false,
-            ended_by_peer: false,
-        }
+        Flow { carried, socket, port, id, taken: 0, told: 0, closing: false, ended_by_peer: false }
     }
 }
 
@@ -112,7 +104,7 @@ impl Runtime {
             return;
         };
         let agreed = port.engine.agreed(flow.id).map(|mut agreed| {
-            agreed.local = port.local(agreed.peer);
+            agreed.local = port.local(agreed.peer).map(|bound| local_address(bound, agreed.peer));
             agreed
         });
         flow.carried.state().agreed = agreed;
@@ -254,4 +246,17 @@ impl Runtime {
         let mut state = flow.carried.state();
         (state.stats, state.ideal_buffer_length) = (stats, ideal);
     }
+}
+
+/// Where a socket's datagrams to a peer leave from: one that is bound to every address leaves that to the system, which is asked without sending anything.
+fn local_address(bound: SocketAddr, peer: SocketAddr) -> SocketAddr {
+    if !bound.ip().is_unspecified() {
+        return bound;
+    }
+    let asked = || {
+        let socket = std::net::UdpSocket::bind(any_of_family(peer))?;
+        socket.connect(peer)?;
+        socket.local_addr()
+    };
+    asked().map_or(bound, |found| SocketAddr::new(found.ip(), bound.port()))
 }

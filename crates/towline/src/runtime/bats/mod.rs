@@ -244,12 +244,7 @@ impl Runtime {
 
     // ---- listeners ----
 
-    fn bats_listen(
-        &mut self,
-        socket: Socket,
-        engine: BatsEngine,
-        listener: Arc<ListenerShared>,
-    ) {
+    fn bats_listen(&mut self, socket: Socket, engine: BatsEngine, listener: Arc<ListenerShared>) {
         let key = self.bats_insert_port(engine, Some(Arc::clone(&listener)));
         let tag = BATS | key as u64;
         let Some(port) = self.bats.ports.get_mut(key) else { return };

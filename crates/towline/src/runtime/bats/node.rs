@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use towline_proto::bats::endpoint::{
-    ConfigError, Endpoint, Ended, Event, FlowId, FlowMut, ListenConfig, NodeConfig,
+    ConfigError, Ended, Endpoint, Event, FlowId, FlowMut, ListenConfig, NodeConfig,
 };
 use towline_proto::bats::flow::{self, Closed, FlowStats, Framing, Mode, SendError};
 use towline_proto::bats::plain::{self, PeerId, Plain, PlainConfig};

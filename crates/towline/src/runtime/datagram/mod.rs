@@ -164,12 +164,15 @@ impl<E: Engine> Port<E> {
         let Datagrams { mut data, stride, truncated, .. } = came;
         self.sockets.count_received(data.len(), stride, truncated);
         let pooled = Lent::is_pooled(&data);
-        while !truncated && !data.is_empty() {
-            let datagram = data.split_to(stride.clamp(1, data.len()));
+        // A datagram may be empty, too.
+        let mut more = !truncated;
+        while more {
+            let datagram = data.split_to(stride.max(1).min(data.len()));
             match elsewhere(&datagram) {
                 Some(thread) => misplaced.push(Misplaced { thread, path, ecn, data: datagram }),
                 None => self.engine.handle_datagram(now, path, ecn, datagram),
             }
+            more = !data.is_empty();
         }
         if pooled {
             lent.push(data);
