@@ -144,6 +144,8 @@ impl FlowConfig {
             framing: Framing::Messages,
             batch: BatchSize::M8,
             interleave: 1,
+            // Combinations are all that it has against losses, and of a link that it leaves idle it knows a part only.
+            protection: Protection { share: 0.5, ..Protection::default() },
             ..FlowConfig::default()
         }
     }

@@ -248,8 +248,9 @@ impl RatelessSender {
         path: &Path,
         stats: &mut FlowStats,
     ) -> Option<usize> {
-        // After a rest, the oldest first.
-        if let Some(place) = self.open.iter().position(|open| open.is_due(now)) {
+        // After a rest, the oldest first. As long as nobody knows how much is lost, any number of repair symbols would be a guess, and what is new goes first.
+        let due = self.open.iter().position(|open| open.is_due(now));
+        if let Some(place) = due.filter(|_| path.loss > 0.0) {
             return Some(place);
         }
         if let Some(place) = self.open.iter().position(Generation::is_first) {
@@ -257,6 +258,9 @@ impl RatelessSender {
         }
         if self.cut(max_packet, path, stats) {
             return Some(self.open.len() - 1);
+        }
+        if due.is_some() {
+            return due;
         }
         // Nothing new is there: whichever was given least beyond its size.
         let likely = (path.loss * 2.0).clamp(LIKELY_LOSS, 0.9);
@@ -290,7 +294,8 @@ impl RatelessSender {
         let Ok(encoder) = BlockEncoder::new(code, symbols.collect()) else { return false };
         stats.symbols += u64::from(shape.symbols);
         let rest = path.rtt.mul_f64(1.25) + REST;
-        let more = (u64::from(shape.symbols) / 16).max(MIN_MORE);
+        let share = if path.loss > 0.0 { 64 } else { 16 };
+        let more = (u64::from(shape.symbols) / share).max(MIN_MORE);
         let quota = (f64::from(shape.symbols) / (1.0 - path.loss.clamp(0.0, 0.9))).ceil() as u64;
         self.open.push_back(Generation {
             number: self.next,
@@ -412,7 +417,7 @@ impl Generation {
             self.rests = Some(now + self.rest);
         } else {
             // Nothing is heard of it: less and less often, more and more.
-            self.rest = (self.rest * 2).min(MAX_REST);
+            self.rest = self.rest.mul_f64(1.25).min(MAX_REST);
             self.more = (self.more * 2).min(self.source_symbols().max(MIN_MORE));
             self.quota = self.sent + self.more;
             self.rests = Some(now + self.rest);
