@@ -63,8 +63,8 @@ pub struct Changes {
     pub beside: Option<(u8, u8)>,
     /// See [`Cell::seed`].
     pub seed: Option<u64>,
-    /// Baselines to run beside each cell.
-    pub peers: Vec<Mode>,
+    /// Baselines to run beside each cell; matrices have some of their own.
+    pub peers: Option<Vec<Mode>>,
 }
 
 /// The object that the rateless mode transfers if none is named, bytes.
@@ -101,7 +101,7 @@ impl Scenario {
                     cells.extend(beside.into_iter().map(with));
                     continue;
                 }
-                let peers = changes.peers.iter();
+                let peers = changes.peers.as_deref().unwrap_or(self.peers()).iter();
                 let peers: Vec<Cell> =
                     peers.map(|&mode| Cell { mode, peer: true, ..cell.clone() }).collect();
                 cells.push(cell);
@@ -109,6 +109,14 @@ impl Scenario {
             }
         }
         cells
+    }
+
+    /// What a matrix is compared with.
+    fn peers(self) -> &'static [Mode] {
+        match self {
+            Scenario::BrtpMatrix => &[Mode::QuicCubic, Mode::QuicBbr],
+            _ => &[],
+        }
     }
 
     fn base(self, changes: &Changes) -> Cell {
@@ -204,15 +212,17 @@ mod tests {
     #[test]
     fn the_matrices_have_the_published_cells() {
         let cells = Scenario::BrtpMatrix.cells(&Changes::default());
-        assert_eq!(cells.len(), 30);
-        assert_eq!(cells[29].links.delay, Duration::from_millis(100));
-        let slower = Changes { rate: Some(Bitrate::from_mbps(100)), ..Changes::default() };
+        let own: Vec<&Cell> = cells.iter().filter(|cell| !cell.peer).collect();
+        assert_eq!((own.len(), cells.len()), (30, 90));
+        assert_eq!(own[29].links.delay, Duration::from_millis(100));
+        let rate = Some(Bitrate::from_mbps(100));
+        let slower = Changes { rate, peers: Some(Vec::new()), ..Changes::default() };
         assert_eq!(Scenario::BrtpMatrix.cells(&slower).len(), 36);
     }
 
     #[test]
     fn peers_stand_beside_their_cell() {
-        let peers = vec![Mode::QuicCubic, Mode::QuicBbr, Mode::Kcp];
+        let peers = Some(vec![Mode::QuicCubic, Mode::QuicBbr, Mode::Kcp]);
         let cells = Scenario::Chain.cells(&Changes { peers, ..Changes::default() });
         let modes: Vec<&str> = cells.iter().map(|cell| cell.mode.name()).collect();
         assert_eq!(modes, ["brtp", "quic-cubic", "quic-bbr", "kcp"]);

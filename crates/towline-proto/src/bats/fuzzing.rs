@@ -107,7 +107,11 @@ pub fn parse(data: &[u8]) {
 pub fn flow(data: &[u8]) {
     let Some((&choice, data)) = data.split_first() else { return };
     let mut now = Instant::now();
-    let config = if choice & 1 == 0 { FlowConfig::default() } else { FlowConfig::btp() };
+    let config = match choice & 3 {
+        1 => FlowConfig::btp(),
+        3 => FlowConfig::brctp(),
+        _ => FlowConfig::default(),
+    };
     let config = FlowConfig { hop_feedback: choice & 2 == 0, ..config };
     let flow = if choice & 4 == 0 { Flow::client(config, now) } else { Flow::server(config, now) };
     let Ok(mut flow) = flow else { return };

@@ -26,9 +26,12 @@ pub(crate) struct Arguments {
     /// What runs over the network.
     #[arg(long, value_name = "MODE", value_parser = mode)]
     mode: Option<Mode>,
-    /// A baseline beside each cell; may be repeated.
+    /// A baseline beside each cell; may be repeated. Matrices have quic-cubic and quic-bbr if none is named.
     #[arg(long = "peer", value_name = "MODE", value_parser = mode)]
     peers: Vec<Mode>,
+    /// No baselines, also in matrices.
+    #[arg(long, conflicts_with = "peers")]
+    no_peers: bool,
     #[command(flatten)]
     links: LinkArguments,
     #[command(flatten)]
@@ -192,7 +195,7 @@ impl Arguments {
             object: load.object,
             beside: load.beside,
             seed: self.seed,
-            peers: self.peers.clone(),
+            peers: (self.no_peers || !self.peers.is_empty()).then(|| self.peers.clone()),
         }
     }
 }
