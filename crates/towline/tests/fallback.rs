@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use common::oracle::converse;
 use common::proxy::{BlackHole, Cut, Nobody, Proxy};
-use common::wall::Wall;
+use common::router::Router;
 use common::{PATIENCE, Random, Recorder, block_on, eventually, identified, ms};
 use towline::socket_factory::{Framing, InProcess};
 use towline::{ConfigBuilder, Connection, Context, Endpoint, Event, Listener, Message, Wire};
@@ -170,13 +170,13 @@ fn a_network_without_datagrams_is_left_for_a_stream_and_returned_to() {
         .silence_limit(ms(500));
     let mut server = server(&config, &["tls"]);
     let quic = server.endpoint.listen("quic://127.0.0.1:0").unwrap();
-    let wall = Wall::new(quic.local_address());
+    let wall = Router::new(quic.local_address());
     server.listeners.push(quic);
     let (_context, endpoint) = client(&config);
     let events = Recorder::default();
     // A firewall that lets no UDP through.
     wall.swallow(true);
-    let list = format!("{}, {}", wall.url("quic"), server.list());
+    let list = format!("quic://{}, {}", wall.address(), server.list());
     let connection = block_on(endpoint.connect_with(list, events.clone())).unwrap();
     let accepted = server.accept();
     assert_eq!(connection.wire(), Wire::Tls);
