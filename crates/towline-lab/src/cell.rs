@@ -7,8 +7,8 @@ use towline_sim::Simulation;
 
 use crate::links::Links;
 use crate::load::Load;
-use crate::report::Report;
 use crate::network;
+use crate::report::Report;
 
 /// What runs over the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

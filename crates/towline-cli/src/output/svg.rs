@@ -52,7 +52,14 @@ fn number(value: f64) -> String {
 impl Plot {
     pub(crate) fn new(title: &str, x: &str, y: &str, y_right: Option<&str>) -> Plot {
         let y_right = y_right.map(str::to_owned);
-        Plot { title: title.into(), x: x.into(), y: y.into(), y_right, top: None, lines: Vec::new() }
+        Plot {
+            title: title.into(),
+            x: x.into(),
+            y: y.into(),
+            y_right,
+            top: None,
+            lines: Vec::new(),
+        }
     }
 
     pub(crate) fn line(&mut self, name: &str, points: Vec<(f64, f64)>) {

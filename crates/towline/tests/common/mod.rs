@@ -12,7 +12,6 @@ pub mod cert;
 pub mod oracle;
 pub mod proxy;
 pub mod router;
-pub mod wall;
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};

@@ -240,9 +240,10 @@ fn on_off(text: &str) -> Result<bool, String> {
 }
 
 fn share(text: &str) -> Result<f64, String> {
-    units::share(text).ok().filter(|&share| share < 1.0).ok_or_else(|| {
-        format!("`{text}` is not a share from 0 to below 1")
-    })
+    units::share(text)
+        .ok()
+        .filter(|&share| share < 1.0)
+        .ok_or_else(|| format!("`{text}` is not a share from 0 to below 1"))
 }
 
 fn control(text: &str) -> Result<Control, String> {

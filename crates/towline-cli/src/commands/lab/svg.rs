@@ -47,7 +47,9 @@ fn panel(reports: &[Report], delay: Duration) -> Plot {
         reports.iter().filter(|report| report.cell.links.delay == delay).collect();
     let title = format!("{} ms one way", delay.as_secs_f64() * 1e3);
     let mut plot = Plot::new(&title, "loss, %", "Mb/s", None);
-    plot.top(reports.iter().map(|report| report.limit.max(report.steady)).fold(0.0, f64::max) / 1e6);
+    plot.top(
+        reports.iter().map(|report| report.limit.max(report.steady)).fold(0.0, f64::max) / 1e6,
+    );
     let points = |own: &[&Report], value: fn(&Report) -> f64| {
         own.iter().map(|report| (report.cell.links.loss * 100.0, value(report) / 1e6)).collect()
     };

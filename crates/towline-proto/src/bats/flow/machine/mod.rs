@@ -488,9 +488,7 @@ impl Flow {
     fn is_sent(&self) -> bool {
         match &self.rateless {
             Some(rateless) => rateless.0.is_finishing() && rateless.0.is_acknowledged(),
-            None => {
-                self.sender.as_ref().is_some_and(|s| s.is_finishing() && s.is_acknowledged())
-            }
+            None => self.sender.as_ref().is_some_and(|s| s.is_finishing() && s.is_acknowledged()),
         }
     }
 

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
-use towline_code::{BatchId, BatchSize, BlockDecoder, Combination, DecodeError, DecoderLimits, Outcome};
+use towline_code::{
+    BatchId, BatchSize, BlockDecoder, Combination, DecodeError, DecoderLimits, Outcome,
+};
 
 use super::generation::{LAST, LENGTH, MAX_OPEN, MAX_SYMBOLS, Shape, of_wire, wire_batch};
 use crate::bats::flow::config::FlowConfig;

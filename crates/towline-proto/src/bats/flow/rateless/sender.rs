@@ -89,8 +89,7 @@ pub(in crate::bats::flow) struct RatelessSender {
 impl RatelessSender {
     pub(in crate::bats::flow) fn new(config: &FlowConfig) -> RatelessSender {
         let mixes = config.relayed;
-        let reserve =
-            if mixes { config.batch.columns() + MIXED_HEADER - SOURCE_HEADER } else { 0 };
+        let reserve = if mixes { config.batch.columns() + MIXED_HEADER - SOURCE_HEADER } else { 0 };
         RatelessSender {
             size: config.batch,
             reserve,
@@ -290,7 +289,8 @@ impl RatelessSender {
         let Some(code) = shape.code(self.next, size, self.size) else { return false };
         let last = ends && bytes == self.pending_bytes;
         let (packets, stride) = self.lay_out(shape, code.symbol_size(), bytes, last);
-        let symbols = (0..symbols).map(|index| packets.slice(index * stride + HEADER..(index + 1) * stride));
+        let symbols =
+            (0..symbols).map(|index| packets.slice(index * stride + HEADER..(index + 1) * stride));
         let Ok(encoder) = BlockEncoder::new(code, symbols.collect()) else { return false };
         stats.symbols += u64::from(shape.symbols);
         let rest = path.rtt.mul_f64(1.25) + REST;
@@ -385,7 +385,8 @@ impl Generation {
     }
 
     fn next_packet(&mut self, stats: &mut FlowStats) -> Option<Bytes> {
-        if let Some(place) = usize::try_from(self.sent).ok().filter(|_| self.sent < self.source_symbols())
+        if let Some(place) =
+            usize::try_from(self.sent).ok().filter(|_| self.sent < self.source_symbols())
         {
             return Some(self.packets.slice(place * self.stride..(place + 1) * self.stride));
         }
@@ -410,7 +411,7 @@ impl Generation {
             self.quota = self.sent + self.more;
             self.rests = Some(now + self.rest);
         } else if self.sent < self.quota {
-            return;
+            // More of this turn is to come.
         } else if self.rests.is_none() {
             self.rest = path.rtt.mul_f64(1.25) + REST;
             self.quota = self.sent + self.more;
