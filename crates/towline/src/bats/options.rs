@@ -13,7 +13,7 @@ use crate::error::AddressError;
 const MAX_RELAYS: usize = 15;
 
 /// What the query of an address says, with defaults for the rest.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Options {
     pub(crate) flow: FlowConfig,
     /// Relays to pass, in this order.
@@ -89,12 +89,6 @@ impl Options {
             }
         }
         Ok(())
-    }
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options { flow: FlowConfig::default(), via: Vec::new(), control: Control::default() }
     }
 }
 
