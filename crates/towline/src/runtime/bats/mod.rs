@@ -236,6 +236,8 @@ impl Runtime {
         let carried = Arc::clone(&flow.carried);
         let key = self.bats.flows.insert(flow);
         carried.slot.store(key, Ordering::Release);
+        // What was asked for before found nobody here.
+        carried.state().scheduled = false;
         if let Some(port) = self.bats.ports.get_mut(port) {
             port.flows.insert(id, key);
         }
