@@ -59,6 +59,12 @@ pub enum Closed {
     /// BRCTP: no receiver said in time that it has what was sent.
     #[error("no receiver said that it has what was sent")]
     Unanswered,
+    /// Through relays, the ends did not agree on how to seal: mostly because the far end could not prove who it is.
+    #[error("the far end did not prove itself: {reason}")]
+    Seal {
+        /// What TLS says.
+        reason: String,
+    },
     /// The neighbour broke the protocol. Its fault; the same neighbour will do it again.
     #[error("protocol violation: {0}")]
     Violation(&'static str),

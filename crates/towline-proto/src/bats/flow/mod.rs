@@ -20,6 +20,8 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
+pub use towline_code::BatchSize;
+
 pub use config::{
     ConfigError, FlowConfig, Framing, HOP_WINDOW, INITIAL_WINDOW, MAX_WINDOW, Mode, Protection,
 };

@@ -40,18 +40,18 @@ impl Sealing {
         matches!(self, Sealing::Stream(_))
     }
 
-    /// Moves the handshake on. At its end: the keys to seal and to open with.
+    /// Moves the handshake on. At its end: the keys to seal and to open with. Or why there will be none.
     pub(super) fn handle_input(
         &mut self,
         data: &[u8],
         out: &mut BytesMut,
-    ) -> Result<Option<(Key, Key)>, Forged> {
+    ) -> Result<Option<(Key, Key)>, String> {
         let Sealing::Handshake(handshake, parameters) = self else {
             return Ok(None); // Tickets and the like, which nobody uses.
         };
         let valid = handshake.handle_input(data);
         Sealing::emit(handshake, out);
-        valid.map_err(|_| Forged)?;
+        valid.map_err(|error| error.to_string())?;
         Ok(handshake.keys(parameters))
     }
 

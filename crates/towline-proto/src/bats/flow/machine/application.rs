@@ -116,6 +116,14 @@ impl Flow {
         }
     }
 
+    /// The longest message that [`send`](Self::send) takes now. In BTP it follows the packets that fit the path.
+    pub fn max_message(&self) -> usize {
+        match self.config.mode {
+            Mode::Btp => self.config.max_message.min(self.max_datagram),
+            _ => self.config.max_message,
+        }
+    }
+
     /// Takes a message. One is always taken when nothing is unacknowledged. In BTP a message is at most 256 packets.
     ///
     /// # Errors
@@ -124,10 +132,7 @@ impl Flow {
         if self.config.framing == Framing::Stream {
             return Err(SendError::WrongFraming("a stream"));
         }
-        let (length, mut limit) = (data.len(), self.config.max_message);
-        if self.config.mode == Mode::Btp {
-            limit = limit.min(self.max_datagram);
-        }
+        let (length, limit) = (data.len(), self.max_message());
         if length > limit {
             return Err(SendError::TooLarge { length, limit });
         }

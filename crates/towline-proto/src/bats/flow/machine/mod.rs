@@ -446,7 +446,7 @@ impl Flow {
                 }
                 self.establish(now);
             }
-            Err(_) => self.fail(code::SEAL, Closed::Violation("the handshake from end to end")),
+            Err(reason) => self.fail(code::SEAL, Closed::Seal { reason }),
         }
     }
 

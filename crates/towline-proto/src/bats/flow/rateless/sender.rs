@@ -411,7 +411,7 @@ impl Generation {
             self.quota = self.sent + self.more;
             self.rests = Some(now + self.rest);
         } else if self.sent < self.quota {
-            return;
+            // More of this turn is to come.
         } else if self.rests.is_none() {
             self.rest = path.rtt.mul_f64(1.25) + REST;
             self.quota = self.sent + self.more;

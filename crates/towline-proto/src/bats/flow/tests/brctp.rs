@@ -21,7 +21,10 @@ fn messages_of_any_length_arrive_in_order_whatever_is_lost() {
         let loss = [0.0, 0.05, 0.2, 0.4][seed as usize % 4];
         let mut pair = Pair::new(FlowConfig::brctp(), ToyLink::new(50, 20, loss), seed);
         let lengths = [1, 100, 1_500, 40_000, 300_000];
-        let mut length = || dice.below(lengths[dice.below(5) as usize]) as usize;
+        let mut length = || {
+            let most = lengths[dice.below(5) as usize];
+            dice.below(most) as usize
+        };
         let own: Vec<usize> = (0..12).map(|_| length()).collect();
         let back: Vec<usize> = (0..3).map(|_| length()).collect();
         let end = pair.base + Duration::from_secs(60);
