@@ -130,7 +130,7 @@ fn a_message_beyond_the_wire_s_limit_is_refused() {
     server.client(&["connect"], &["--stdin"], line.as_bytes()).expect(1).says(&[
         "65520 bytes",
         "65519",
-        "fixed by ftcp",
+        "fixed by the wire",
     ]);
 }
 

@@ -9,7 +9,7 @@ use towline::bats::{
     HopAddress, Pattern, Relay, RelayBuilder, RelayEvent, RelaySettings, RelayStats, RelayTotals,
 };
 use towline::tls::Pin;
-use towline::{Address, Config};
+use towline::{Address, Config, Wire};
 
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::{Interrupt, Signal};
@@ -72,11 +72,10 @@ pub(crate) struct Arguments {
 
 /// The host and port of a bats:// URL.
 fn parse(url: &str) -> Outcome<Address> {
-    let rest = url.strip_prefix("bats://").ok_or_else(|| {
-        Failure::Usage(format!("a relay listens on bats://host:port, not on `{url}`"))
-    })?;
-    // Its hops are QUIC connections, and their addresses have the same form.
-    Ok(Address::parse(&format!("quic://{rest}"))?)
+    match Address::parse(url)? {
+        address if address.wire() == Wire::Bats && address.path() == "/" => Ok(address),
+        _ => Err(Failure::Usage(format!("a relay listens on bats://host:port, not on `{url}`"))),
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -> Outcome {
