@@ -52,7 +52,7 @@ pub(crate) enum Command {
     Link(Box<link::Arguments>),
     Relay(Box<relay::Arguments>),
     Demo(demo::Arguments),
-    Lab(lab::Arguments),
+    Lab(Box<lab::Arguments>),
     Completions(generate::Completions),
     Man(generate::Manual),
 }

@@ -22,7 +22,7 @@
 //! # Relays
 //!
 //! A [`Relay`] takes flows on a UDP port and carries each on over a hop of its own, to where its sender or the relay's settings say. It recodes
-//! what it carries and has no key to it. `docs/bats-path.md` says how flows name their way, `docs/bats.md` what travels on a hop.
+//! what it carries and has no key to it. `docs/bats.md` says how flows name their way, and what travels on a hop.
 
 mod error;
 mod options;

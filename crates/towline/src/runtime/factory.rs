@@ -343,6 +343,10 @@ impl Runtime {
         };
         let (outcome, response) = {
             let life = shared.life();
+            if life.has_arrivals() {
+                // They came since the last look, and were told of: the next one hands them on first.
+                return;
+            }
             (life.outcome(), life.response.clone())
         };
         let Some(mut outcome) = outcome else { return };

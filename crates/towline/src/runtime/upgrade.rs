@@ -213,6 +213,10 @@ impl Runtime {
                 tunnel.handle_input(now, own(data));
                 if let Some(outcome) = tunnel.poll_outcome() {
                     self.tunneled(key, outcome);
+                } else if tunnel.poll_transmit(&mut self.scratch.plaintext) > 0
+                    && let Err(error) = self.write(key, false)
+                {
+                    self.link_failed(key, error);
                 }
             }
             Layer::Client(handshake, rule) => {

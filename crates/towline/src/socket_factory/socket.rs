@@ -409,7 +409,12 @@ impl FactorySocket {
         if count > outstanding {
             let outstanding = usize::try_from(outstanding).unwrap_or(usize::MAX);
             let error = SocketError::Overcompleted { completed: byte_count, outstanding };
-            shared.life().breach(error.clone());
+            let mut life = shared.life();
+            if life.phase() == Phase::Closed {
+                return Err(SocketError::Closed);
+            }
+            life.breach(error.clone());
+            drop(life);
             shared.log("completed_write", &error);
             return Err(error);
         }
