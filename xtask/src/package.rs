@@ -1,5 +1,6 @@
 //! What C and C++ programs need: the examples, and an installation.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -53,9 +54,24 @@ pub(crate) fn examples(options: &[&str]) -> Outcome {
         ["--debug", folder] => (Profile::Debug, PathBuf::from(folder)),
         _ => return Err("cargo xtask examples takes no options".to_owned()),
     };
-    let library = build(profile, &["towline-capi"])?.join("libtowline.a");
+    let built = build(profile, &["towline-capi"])?;
     let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
     fs::create_dir_all(&folder).map_err(failed)?;
+    let mut link: Vec<OsString> = Vec::new();
+    match profile {
+        Profile::Release => {
+            link.push(built.join("libtowline.a").into());
+            link.extend(SYSTEM.split(' ').map(OsString::from));
+        }
+        // Linking an archive with the debug information of everything takes long for each example.
+        Profile::Debug => {
+            let beside = folder.join(format!("libtowline.so.{VERSION}"));
+            fs::remove_file(&beside).ok();
+            symlink(built.join("libtowline.so"), &beside).map_err(failed)?;
+            link.push(beside.into());
+            link.push("-Wl,-rpath,$ORIGIN".into());
+        }
+    }
     let include = root().join("crates/towline-capi/include");
     for (language, compiler, standard) in [("c", "cc", "-std=c11"), ("cpp", "c++", "-std=c++17")] {
         for source in files(&root().join("examples").join(language))? {
@@ -63,8 +79,7 @@ pub(crate) fn examples(options: &[&str]) -> Outcome {
             let mut command = Command::new(compiler);
             command.args([standard, "-O2", "-Wall", "-Wextra", "-pedantic", "-pthread"]);
             command.arg("-I").arg(include.join("c")).arg("-I").arg(include.join("cpp"));
-            command.arg(&source).arg(&library).args(SYSTEM.split(' '));
-            command.arg("-o").arg(folder.join(name));
+            command.arg(&source).args(&link).arg("-o").arg(folder.join(name));
             step(&format!("build/example/{}", name.to_string_lossy()), &mut command)?;
         }
     }
@@ -125,26 +140,22 @@ pub(crate) fn install(options: &[&str]) -> Outcome {
 
 /// Man pages and shell completions, as the command itself writes them.
 fn pages(command: &Path, place: &Place) -> Outcome {
-    let written = |arguments: &[&str]| -> Option<Vec<u8>> {
-        let output = Command::new(command).args(arguments).output().ok()?;
-        output.status.success().then_some(output.stdout)
+    let run = |arguments: &[&str], folder: Option<&Path>| -> Result<Vec<u8>, String> {
+        let output = Command::new(command).args(arguments).args(folder).output();
+        let output = output.map_err(|error| format!("{}: {error}", command.display()))?;
+        match output.status.success() {
+            true => Ok(output.stdout),
+            false => Err(format!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr))),
+        }
     };
     for (shell, file) in [
         ("bash", "share/bash-completion/completions/towline"),
         ("zsh", "share/zsh/site-functions/_towline"),
         ("fish", "share/fish/vendor_completions.d/towline.fish"),
     ] {
-        match written(&["completions", shell]) {
-            Some(text) => place.write_bytes(file, &text)?,
-            None => say(&format!("this command writes no completions for {shell}")),
-        }
+        place.write_bytes(file, &run(&["completions", shell], None)?)?;
     }
-    let folder = place.folder("share/man/man1")?;
-    let output = Command::new(command).arg("man").arg(&folder).output();
-    if !output.is_ok_and(|output| output.status.success()) {
-        say("this command writes no man pages");
-    }
-    Ok(())
+    run(&["man", "--out"], Some(&place.folder("share/man/man1")?)).map(drop)
 }
 
 /// Where things are installed.

@@ -34,8 +34,8 @@ pub(crate) fn test() -> Outcome {
     // The library for C is nobody's dependency: a build of everything makes it, of the same parts as the tests.
     step("build", &mut cargo(&["build", "--workspace", "--all-targets"]))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    let built = std::path::Path::new(&target).join("debug");
-    step("tests", cargo(&["test", "--workspace"]).env("TOWLINE_BUILT", built))?;
+    let target = root().join(target);
+    step("tests", cargo(&["test", "--workspace"]).env("TOWLINE_BUILT", target.join("debug")))?;
     step(
         "the code without its vector kernels",
         cargo(&["test", "-p", "towline-code", "--tests"]).env("TOWLINE_FORCE_SCALAR", "1"),
@@ -45,8 +45,15 @@ pub(crate) fn test() -> Outcome {
         &mut cargo(&["check", "-p", "towline", "--no-default-features", "--quiet"]),
     )?;
     let fuzz = root().join("fuzz/Cargo.toml");
-    let fuzz = ["check", "--quiet", "--manifest-path", &fuzz.to_string_lossy()];
-    step("fuzz targets build", cargo(&fuzz).env("RUSTC_BOOTSTRAP", "1"))?;
+    let mut fuzz = cargo(&[
+        "check",
+        "--quiet",
+        "--no-default-features",
+        "--manifest-path",
+        &fuzz.to_string_lossy(),
+    ]);
+    // What is compiled for the workspace already serves here as well.
+    step("fuzz targets build", fuzz.arg("--target-dir").arg(&target))?;
     address_sanitizer()?;
     memcheck()
 }

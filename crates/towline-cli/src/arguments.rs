@@ -7,8 +7,8 @@ use crate::commands::{cert, connect, demo, generate, lab, link, listen, perf, re
 
 /// Messages over connections that hold on bad networks.
 ///
-/// URLs name the wire: tcp://host:port and tls://host:port carry a session that survives lost connections,
-/// ftcp://host:port and ftcps://host:port speak ftcp's own bytes.
+/// URLs name the wire: tcp://, tls://, quic:// and bats:// with host:port carry a session that survives lost connections, bats:// over coded packets and relays
+/// (?via=relay:port,relay:port); ?mode=btp and udp://host:port carry single messages, ftcp:// and ftcps:// speak ftcp's own bytes.
 ///
 /// Exit codes: 0 ok, 1 failure, 2 usage, 130 after SIGINT. RUST_LOG sets log filters, NO_COLOR turns colours off.
 #[derive(Debug, Parser)]
@@ -52,7 +52,7 @@ pub(crate) enum Command {
     Link(Box<link::Arguments>),
     Relay(Box<relay::Arguments>),
     Demo(demo::Arguments),
-    Lab(lab::Arguments),
+    Lab(Box<lab::Arguments>),
     Completions(generate::Completions),
     Man(generate::Manual),
 }

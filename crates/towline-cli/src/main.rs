@@ -7,6 +7,7 @@
 mod arguments;
 mod commands;
 mod failure;
+mod framing;
 mod interrupt;
 mod metrics;
 mod output;

@@ -31,7 +31,7 @@ pub(crate) enum ClientAuthChoice {
 
 /// TLS on the listening side.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "TLS (tls://, ftcps://, wss://, quic://)")]
+#[command(next_help_heading = "TLS (tls://, ftcps://, wss://, quic://, bats://)")]
 pub(crate) struct ServerTls {
     /// Certificate chain, a PEM file. Without it a temporary certificate is made and its pin printed to standard error.
     #[arg(long, value_name = "FILE", requires = "key")]
@@ -52,7 +52,7 @@ pub(crate) struct ServerTls {
 
 /// TLS on the connecting side.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "TLS (tls://, ftcps://, wss://, quic://)")]
+#[command(next_help_heading = "TLS (tls://, ftcps://, wss://, quic://, bats://)")]
 pub(crate) struct ClientTls {
     /// Accept only a server with this pin, as `towline cert` and `towline listen` print it; may be repeated.
     #[arg(long, value_name = "PIN", value_parser = parse_pin)]
@@ -82,7 +82,7 @@ fn parse_pin(text: &str) -> Result<Pin, String> {
 fn refuse_on_plain(encrypted: bool, given: &[(&str, bool)]) -> Outcome {
     match given.iter().find(|(_, given)| *given && !encrypted) {
         Some((option, _)) => Err(Failure::Usage(format!(
-            "{option} means nothing on a wire without TLS; use tls://, ftcps://, wss:// or quic://"
+            "{option} means nothing on a wire without TLS; use tls://, ftcps://, wss://, quic:// or bats://"
         ))),
         None => Ok(()),
     }

@@ -27,7 +27,7 @@ fn wrong_addresses_are_wrong_use() {
 #[test]
 fn options_that_cannot_be_are_wrong_use() {
     let url = "tcp://127.0.0.1:0";
-    run(&["connect", url, "--request"]).expect(2).says(&["--message TEXT or --stdin"]);
+    run(&["connect", url, "--request"]).expect(2).says(&["--message TEXT, --stdin or --framed"]);
     run(&["connect", url, "--insecure"]).expect(2).says(&["--insecure", "tls://"]);
     run(&["listen", url, "--client-auth", "required"]).expect(2).says(&["--client-auth", "tls://"]);
     run(&["listen", "tls://127.0.0.1:0", "--client-auth", "required"])
@@ -130,7 +130,7 @@ fn a_message_beyond_the_wire_s_limit_is_refused() {
     server.client(&["connect"], &["--stdin"], line.as_bytes()).expect(1).says(&[
         "65520 bytes",
         "65519",
-        "fixed by ftcp",
+        "fixed by the wire",
     ]);
 }
 

@@ -25,6 +25,7 @@ fn long_running_commands_serve_their_counters() {
         &["receive", "tcp://127.0.0.1:0", "--announce"],
         &["perf", "server", "tcp://127.0.0.1:0", "--announce"],
         &["link", "--tcp", "127.0.0.1:0=127.0.0.1:9", "--announce"],
+        &["relay", "bats://127.0.0.1:0", "--allow", "*", "--announce"],
     ] {
         let mut running = Running::start(&[command, &["--metrics", "127.0.0.1:0"]].concat());
         let line = running.err.wait_for("metrics at http://");
@@ -40,6 +41,9 @@ fn long_running_commands_serve_their_counters() {
         if command[0] == "listen" {
             assert!(page.contains("towline_received_bytes_total 4\n"), "{page}");
             assert!(page.contains("towline_connections_total 1\n"), "{page}");
+        }
+        if command[0] == "relay" {
+            assert!(page.contains("towline_relay_flows 0\n"), "{page}");
         }
         assert_eq!(get(&address, "GET /healthz"), ("HTTP/1.1 200 OK".into(), "ok\n".into()));
         assert!(get(&address, "GET /").0.contains("404"));

@@ -287,3 +287,74 @@ fn others_are_turned_away_and_wrong_use_is_told() {
     run(&["send", "tcp://127.0.0.1:1", "-", "x"]).expect(2).says(&["alone"]);
     run(&["receive", "tcp://127.0.0.1:0", "--out", "-"]).expect(2).says(&["--once"]);
 }
+
+#[test]
+fn the_later_of_two_senders_has_the_name() {
+    let scratch = Directory::new("two-senders");
+    let out = scratch.file("out");
+    let files: Vec<String> = ["a", "b"].map(|folder| scratch.file(folder)).into();
+    let data = [content(16 << 20, 10), content(6 << 20, 11)];
+    for (folder, data) in files.iter().zip(&data) {
+        fs::create_dir(folder).unwrap();
+        fs::write(format!("{folder}/file"), data).unwrap();
+    }
+    let server = receive("tcp", &out, &["--overwrite"]);
+    let slow = [format!("{}/file", files[0])];
+    let mut first =
+        Running::start(&server.arguments(&["send"], &[&slow[0], "--rate", "20M", "-P", "1"]));
+    wait_for_part(&out, 1);
+    let second = format!("{}/file", files[1]);
+    server.client(&["send"], &[&second], b"").expect(0);
+    let told = first.finish().expect(1);
+    assert!(told.stderr.contains("another sender"), "{told:?}");
+    assert!(fs::read(format!("{out}/file")).unwrap() == data[1]);
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
+}
+
+#[test]
+fn a_file_takes_the_name_from_a_stream() {
+    let scratch = Directory::new("stream-and-file");
+    let (file, out) = (scratch.file("file"), scratch.file("out"));
+    let data = content(3 << 20, 12);
+    fs::write(&file, &data).unwrap();
+    let server = receive("tcp", &out, &["--overwrite"]);
+    let mut stream = Running::start(&server.arguments(&["send"], &["-", "--name", "file"]));
+    stream.write(&"x".repeat(2 << 20));
+    let part = format!("{out}/file.towline-part");
+    let until = std::time::Instant::now() + common::PATIENCE;
+    while fs::metadata(&part).map_or(0, |found| found.len()) == 0 {
+        assert!(std::time::Instant::now() < until, "nothing arrives");
+        std::thread::yield_now();
+    }
+    server.client(&["send"], &[&file], b"").expect(0);
+    stream.close_input();
+    let told = stream.finish().expect(1);
+    assert!(told.stderr.contains("another sender"), "{told:?}");
+    assert!(fs::read(format!("{out}/file")).unwrap() == data);
+}
+
+#[test]
+fn sigterm_lets_transfers_end_for_a_while() {
+    let scratch = Directory::new("drain");
+    let (file, out) = (scratch.file("file"), scratch.file("out"));
+    let data = content(24 << 20, 13);
+    fs::write(&file, &data).unwrap();
+    // What takes too long is told, and goes on with the next receiver.
+    let mut server = receive("tcp", &out, &[]);
+    let options = [&file, "--rate", "10M", "--retry", "0s"];
+    let mut sender = Running::start(&server.arguments(&["send"], &options));
+    wait_for_part(&out, 1);
+    server.running.signal(Signal::TERM);
+    server.running.finish().expect(0);
+    let told = sender.finish().expect(1);
+    assert!(told.stderr.contains("the receiver is ending"), "{told:?}");
+    // What has little left comes to its end.
+    let mut server = receive("tcp", &out, &[]);
+    let mut sender =
+        Running::start(&server.arguments(&["send"], &[&file, "--rate", "200M", "--json"]));
+    wait_for_part(&out, 8);
+    server.running.signal(Signal::TERM);
+    assert!(resumed(&sender.finish().expect(0)) >= 1 << 20);
+    server.running.finish().expect(0);
+    assert!(fs::read(format!("{out}/file")).unwrap() == data);
+}

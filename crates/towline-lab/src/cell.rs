@@ -1,40 +1,66 @@
-//! One run: its parameters, its network.
+//! One run: its parameters.
 
 use std::time::{Duration, Instant};
 
 use towline_proto::bats::congestion::Control;
-use towline_sim::{Bitrate, LinkConfig, Loss, Simulation};
+use towline_sim::Simulation;
 
-use crate::bulk::BulkNode;
-use crate::raw::RawNode;
+use crate::links::Links;
+use crate::load::Load;
+use crate::network;
 use crate::report::Report;
-use crate::{chain, coded, fairness};
 
 /// What runs over the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Reliable coded transport.
     Brtp,
+    /// Coded transport with a deadline: low latency, never sent again.
+    Btp,
+    /// Rateless coded transport: the receiver only says when it has something whole.
+    Brctp,
     /// Nothing but the hop itself: datagrams of full size, as many as it takes. It measures the congestion controller. One hop.
     Raw,
+    /// The code from end to end, without a relay in between: what recoding is worth.
+    EndCode,
     /// QUIC streams with CUBIC, end to end.
     QuicCubic,
     /// QUIC streams with BBRv3, end to end.
     QuicBbr,
+    /// KCP, end to end.
+    Kcp,
 }
 
 impl Mode {
     /// All of them.
-    pub const ALL: [Mode; 4] = [Mode::Brtp, Mode::Raw, Mode::QuicCubic, Mode::QuicBbr];
+    pub const ALL: [Mode; 8] = [
+        Mode::Brtp,
+        Mode::Btp,
+        Mode::Brctp,
+        Mode::Raw,
+        Mode::EndCode,
+        Mode::QuicCubic,
+        Mode::QuicBbr,
+        Mode::Kcp,
+    ];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Mode::Brtp => "brtp",
+            Mode::Btp => "btp",
+            Mode::Brctp => "brctp",
             Mode::Raw => "raw",
+            Mode::EndCode => "end-code",
             Mode::QuicCubic => "quic-cubic",
             Mode::QuicBbr => "quic-bbr",
+            Mode::Kcp => "kcp",
         }
+    }
+
+    /// Whether hosts between the ends are relays.
+    pub(crate) fn is_relayed(self) -> bool {
+        matches!(self, Mode::Brtp | Mode::Btp | Mode::Brctp)
     }
 }
 
@@ -45,24 +71,24 @@ pub struct Cell {
     pub scenario: &'static str,
     /// What runs.
     pub mode: Mode,
-    /// Links in a row.
-    pub hops: usize,
-    /// Each link's rate.
-    pub rate: Bitrate,
-    /// Each link's delay, one way.
-    pub delay: Duration,
-    /// Each link's loss, 0 to 1, in both directions.
-    pub loss: f64,
-    /// The mean length of loss bursts, packets; 1 is independent loss.
-    pub burst: f64,
+    /// What it runs over.
+    pub links: Links,
+    /// What the application does.
+    pub load: Load,
     /// Whether each hop answers losses by itself, in coded modes.
     pub hop_feedback: bool,
+    /// Columns in a batch, 4 to 64; the mode's own if none is named.
+    pub batch: Option<usize>,
+    /// Batches that are filled in turn, 1 to 64; the mode's own if none is named.
+    pub interleave: Option<u8>,
+    /// BTP: how old a message may become above the path's delay; the mode's own if none is named.
+    pub deadline: Option<Duration>,
     /// Virtual time.
     pub duration: Duration,
     /// How much of the beginning `steady` leaves out.
     pub warmup: Duration,
-    /// The congestion controller of every hop.
-    pub control: Control,
+    /// The congestion controller of every hop; the mode's own if none is named.
+    pub control: Option<Control>,
     /// Flows of ours beside each other; more than one share the link.
     pub flows: u8,
     /// QUIC flows with CUBIC beside them.
@@ -78,15 +104,15 @@ impl Default for Cell {
         Cell {
             scenario: "chain",
             mode: Mode::Brtp,
-            hops: 1,
-            rate: Bitrate::from_mbps(100),
-            delay: Duration::from_millis(10),
-            loss: 0.0,
-            burst: 1.0,
+            links: Links::default(),
+            load: Load::Bulk,
             hop_feedback: true,
+            batch: None,
+            interleave: None,
+            deadline: None,
             duration: Duration::from_secs(30),
             warmup: Duration::from_secs(5),
-            control: Control::Coded,
+            control: None,
             flows: 1,
             cubic: 0,
             seed: 1,
@@ -116,14 +142,16 @@ pub enum LabError {
 impl Cell {
     fn check(&self) -> Result<(), LabError> {
         let refuse = |text: &str| Err(LabError::Parameter(text.to_owned()));
-        if !(1..=32).contains(&self.hops) {
-            return refuse("a chain has 1 to 32 hops");
+        self.links.check().map_err(LabError::Parameter)?;
+        if let Err(text) = self.load.check() {
+            return refuse(text);
         }
-        if self.mode == Mode::Raw && self.hops != 1 {
-            return refuse("the raw mode measures one hop");
+        let shared = self.flows > 1 || self.cubic > 0;
+        if (self.mode == Mode::Raw || shared) && self.links.hops != 1 {
+            return refuse("the raw mode, and flows beside each other, run over one hop");
         }
-        if !(0.0..1.0).contains(&self.loss) {
-            return refuse("loss is a share from 0 to below 1");
+        if shared && self.load != Load::Bulk {
+            return refuse("flows beside each other fill their link");
         }
         if self.flows == 0 || self.flows > 64 || self.cubic > 64 {
             return refuse("1 to 64 flows share a link");
@@ -134,19 +162,18 @@ impl Cell {
         Ok(())
     }
 
-    /// One direction of each link.
-    pub(crate) fn link(&self) -> LinkConfig {
-        let link = LinkConfig::lab(self.rate, self.delay, self.loss);
-        if self.burst > 1.0 && self.loss > 0.0 {
-            link.loss(Loss::Burst { mean: self.loss, burst: self.burst })
-        } else {
-            link
+    /// The controller of every hop. A mode without feedback sends at the link's own rate, a little less so that no queue grows.
+    pub(crate) fn control(&self) -> Control {
+        let payload = self.links.rate.as_bps() as f64 / 8.0 * 1_472.0 / 1_514.0;
+        match self.mode {
+            Mode::Brctp => self.control.unwrap_or(Control::Fixed((payload * 0.998) as u64)),
+            _ => self.control.unwrap_or_default(),
         }
     }
 
     /// What is possible: 29 bytes of headers per datagram of a full packet, and the loss of the worst hop.
     pub fn limit(&self) -> f64 {
-        0.953 * self.rate.as_bps() as f64 * (1.0 - self.loss)
+        0.953 * self.links.capacity()
     }
 
     /// An empty simulation. Its base is any moment: only differences count.
@@ -176,15 +203,5 @@ fn base() -> Instant {
 /// [`LabError`].
 pub fn run(cell: &Cell) -> Result<Report, LabError> {
     cell.check()?;
-    if cell.flows > 1 || cell.cubic > 0 {
-        return fairness::run(cell);
-    }
-    match cell.mode {
-        Mode::Brtp => coded::run(cell),
-        Mode::Raw => chain::end_to_end(cell, |place| RawNode::new(cell, place)),
-        Mode::QuicCubic => {
-            chain::end_to_end(cell, |place| BulkNode::new(cell, Control::Cubic, place))
-        }
-        Mode::QuicBbr => chain::end_to_end(cell, |place| BulkNode::new(cell, Control::Bbr3, place)),
-    }
+    if cell.flows > 1 || cell.cubic > 0 { network::fairness(cell) } else { network::chain(cell) }
 }

@@ -1,6 +1,5 @@
 //! A QUIC endpoint as a node of the simulation.
 
-use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
@@ -8,7 +7,7 @@ use towline_proto::quic::{
     ClientConfig, ClientSettings, Ecn, Endpoint, EndpointConfig, Identity, LocalAddress, Options,
     Path, ServerConfig, ServerSettings, ServerVerification, Transmit,
 };
-use towline_proto::tls::self_signed;
+use towline_proto::tls;
 use towline_sim as sim;
 
 /// A wake-up for each packet would be most of the work, so packets leave in trains of this length at least.
@@ -19,14 +18,23 @@ pub(crate) fn wall() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_800_000_000)
 }
 
-static IDENTITY: LazyLock<(String, String)> = LazyLock::new(|| {
-    let made = self_signed(&["lab"]);
-    made.map(|made| (made.certificate_pem, made.key_pem)).unwrap_or_default()
-});
+/// A certificate and its key, known to everybody: it proves nothing. Its signatures are all of one length, so that the same packets leave in every run.
+const IDENTITY: &[u8] = include_bytes!("identity.pem");
 
 pub(crate) fn identity() -> Identity {
-    let (certificate, key) = &*IDENTITY;
-    Identity::from_pem(certificate.as_bytes(), key.as_bytes()).expect("a certificate was just made")
+    Identity::from_pem(IDENTITY, IDENTITY).expect("the laboratory's certificate fits its key")
+}
+
+/// What the far end of a sealed flow proves itself with.
+pub(crate) fn seal_server() -> tls::ServerConfig {
+    let config = tls::Config::new().identity_pem(IDENTITY, IDENTITY);
+    config.clock(wall).server().expect("the laboratory's certificate fits its key")
+}
+
+/// How the near end of a sealed flow checks that.
+pub(crate) fn seal_client() -> tls::ClientConfig {
+    let config = tls::Config::new().dangerous_accept_any_certificate();
+    config.clock(wall).client().expect("nothing is checked")
 }
 
 pub(crate) fn client(options: Options, alpn: &'static [u8]) -> ClientConfig {

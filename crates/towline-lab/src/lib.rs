@@ -3,18 +3,19 @@
 //! A [`Cell`] says everything about one run; [`run`] runs it and gives a [`Report`]. The same cell gives the same report on every machine: time is virtual,
 //! and every random number comes from the cell's seed (handshakes draw their own keys, which nothing depends on).
 
-mod bulk;
 mod cell;
-mod chain;
-mod coded;
 mod engine;
-mod fairness;
-mod flow;
-mod quic_node;
-mod raw;
+mod links;
+mod load;
+mod network;
+mod node;
 mod report;
 mod scenario;
+mod transport;
 
 pub use cell::{Cell, LabError, Mode, run};
-pub use report::Report;
+pub use links::{Change, Links, Outage, Override};
+pub use load::Load;
+pub use report::{Percentiles, Report};
 pub use scenario::{Changes, Scenario};
+pub use towline_proto::bats::congestion::Control;

@@ -7,36 +7,81 @@ use crate::cell::Cell;
 /// Bytes that arrived, by time.
 #[derive(Clone, Debug)]
 pub(crate) struct Meter {
-    base: Option<Instant>,
+    base: Instant,
     warmup: Duration,
+    end: Duration,
     total: u64,
     steady: u64,
 }
 
 impl Meter {
-    pub(crate) fn new(base: Instant, warmup: Duration) -> Self {
-        Meter { base: Some(base), warmup, total: 0, steady: 0 }
+    /// From `base` to `end` after it; the steady part begins after `warmup`.
+    pub(crate) fn new(base: Instant, warmup: Duration, end: Duration) -> Self {
+        Meter { base, warmup, end, total: 0, steady: 0 }
     }
 
     pub(crate) fn add(&mut self, now: Instant, bytes: u64) {
+        let elapsed = now.saturating_duration_since(self.base);
+        if elapsed > self.end {
+            return;
+        }
         self.total += bytes;
-        if self.base.is_some_and(|base| now.saturating_duration_since(base) >= self.warmup) {
+        if elapsed >= self.warmup {
             self.steady += bytes;
         }
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.total
     }
 
     pub(crate) fn steady(&self) -> u64 {
         self.steady
     }
+}
 
-    /// Several together.
-    pub(crate) fn sum(meters: &[&Meter]) -> Meter {
-        let (base, warmup) =
-            meters.first().map_or((None, Duration::ZERO), |first| (first.base, first.warmup));
-        let total = meters.iter().map(|meter| meter.total).sum();
-        let steady = meters.iter().map(|meter| meter.steady).sum();
-        Meter { base, warmup, total, steady }
+/// Times of many messages, all kept.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Times {
+    samples: Vec<Duration>,
+}
+
+impl Times {
+    pub(crate) fn add(&mut self, sample: Duration) {
+        self.samples.push(sample);
     }
+
+    /// The figures, if there is anything to tell.
+    pub(crate) fn percentiles(&self) -> Option<Percentiles> {
+        let mut sorted = self.samples.clone();
+        sorted.sort_unstable();
+        // Nearest rank: the smallest sample that at least this share of all are no larger than.
+        let at = |share: f64| {
+            let rank = (share * sorted.len() as f64).ceil() as usize;
+            sorted.get(rank.max(1) - 1).copied()
+        };
+        Some(Percentiles { p50: at(0.5)?, p90: at(0.9)?, p99: at(0.99)?, max: at(1.0)? })
+    }
+}
+
+/// How times are distributed, by nearest rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Percentiles {
+    /// The median.
+    pub p50: Duration,
+    /// Nine in ten are no longer.
+    pub p90: Duration,
+    /// 99 in 100 are no longer.
+    pub p99: Duration,
+    /// The longest.
+    pub max: Duration,
+}
+
+/// Jain's index of shares: 1 when all are equal, 1/n when one of n has all.
+pub(crate) fn jain(shares: &[f64]) -> Option<f64> {
+    let sum: f64 = shares.iter().sum();
+    let squares: f64 = shares.iter().map(|share| share * share).sum();
+    (squares > 0.0).then(|| sum * sum / (shares.len() as f64 * squares))
 }
 
 /// The figures of one run. Rates are bits per second.
@@ -44,9 +89,9 @@ impl Meter {
 pub struct Report {
     /// The cell that was run.
     pub cell: Cell,
-    /// Application bytes delivered over the whole time.
+    /// Application bytes delivered over the whole time; of a transfer, over the time that it took.
     pub goodput: f64,
-    /// The same without the warm-up.
+    /// The same without the warm-up; of a transfer, the same.
     pub steady: f64,
     /// What is possible.
     pub limit: f64,
@@ -56,18 +101,27 @@ pub struct Report {
     pub overflow: u64,
     /// What each of several flows got without the warm-up, those with CUBIC first.
     pub shares: Vec<f64>,
+    /// Round trips of messages.
+    pub rtt: Option<Percentiles>,
+    /// The share of messages that did not arrive, or not in time.
+    pub residual: Option<f64>,
+    /// How long a transfer took.
+    pub transfer: Option<Duration>,
 }
 
 impl Report {
-    pub(crate) fn new(cell: &Cell, meter: &Meter) -> Self {
+    pub(crate) fn new(cell: &Cell, total: u64, steady: u64) -> Self {
         let rate = |bytes: u64, time: Duration| bytes as f64 * 8.0 / time.as_secs_f64().max(1e-9);
         Report {
-            goodput: rate(meter.total, cell.duration),
-            steady: rate(meter.steady, cell.duration.saturating_sub(cell.warmup)),
+            goodput: rate(total, cell.duration),
+            steady: rate(steady, cell.duration.saturating_sub(cell.warmup)),
             limit: cell.limit(),
             wire: 0.0,
             overflow: 0,
             shares: Vec::new(),
+            rtt: None,
+            residual: None,
+            transfer: None,
             cell: cell.clone(),
         }
     }
@@ -79,11 +133,7 @@ impl Report {
 
     /// Jain's index of our own flows' shares: 1 when all are equal, 1/n when one has all.
     pub fn jain(&self) -> Option<f64> {
-        let shares =
-            self.shares.get(usize::from(self.cell.cubic)..).filter(|own| !own.is_empty())?;
-        let sum: f64 = shares.iter().sum();
-        let squares: f64 = shares.iter().map(|share| share * share).sum();
-        Some(sum * sum / (shares.len() as f64 * squares.max(1.0)))
+        jain(self.shares.get(usize::from(self.cell.cubic)..)?)
     }
 
     /// What is on the wire beyond what is delivered, as a share of the latter.
@@ -91,8 +141,50 @@ impl Report {
         if self.goodput > 0.0 { self.wire / self.goodput - 1.0 } else { 0.0 }
     }
 
-    /// The same without the warm-up.
+    /// Goodput without the warm-up over what is possible.
     pub fn steady_ratio(&self) -> f64 {
         self.steady / self.limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_go_by_nearest_rank() {
+        let mut times = Times::default();
+        assert_eq!(times.percentiles(), None);
+        let ms = Duration::from_millis;
+        times.add(ms(7));
+        let one = Percentiles { p50: ms(7), p90: ms(7), p99: ms(7), max: ms(7) };
+        assert_eq!(times.percentiles(), Some(one));
+        let mut times = Times::default();
+        (1..=200).rev().for_each(|sample| times.add(ms(sample)));
+        let all = Percentiles { p50: ms(100), p90: ms(180), p99: ms(198), max: ms(200) };
+        assert_eq!(times.percentiles(), Some(all));
+        times.add(ms(1000));
+        let more = Percentiles { p50: ms(101), p90: ms(181), p99: ms(199), max: ms(1000) };
+        assert_eq!(times.percentiles(), Some(more));
+    }
+
+    #[test]
+    fn jains_index_is_1_for_equals_and_1_in_n_for_one_that_has_all() {
+        assert_eq!(jain(&[3.0, 3.0, 3.0]), Some(1.0));
+        assert_eq!(jain(&[0.0, 8.0, 0.0, 0.0]), Some(0.25));
+        // (1 + 2)^2 / (2 * (1 + 4)).
+        assert_eq!(jain(&[1.0, 2.0]), Some(0.9));
+        assert_eq!(jain(&[]), None);
+        assert_eq!(jain(&[0.0, 0.0]), None);
+    }
+
+    #[test]
+    fn the_meter_leaves_out_the_warm_up_and_what_comes_after_the_end() {
+        let base = Instant::now();
+        let mut meter = Meter::new(base, Duration::from_secs(5), Duration::from_secs(10));
+        for second in [0, 4, 5, 9, 10, 11] {
+            meter.add(base + Duration::from_secs(second), 1);
+        }
+        assert_eq!((meter.total(), meter.steady()), (5, 3));
     }
 }

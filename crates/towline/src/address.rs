@@ -23,14 +23,30 @@ pub enum Wire {
     Wss,
     /// `quic://`: a Towline session on a stream of a QUIC connection.
     Quic,
+    /// `bats://`: a Towline session over coded packets and relays, BRTP.
+    Bats,
+    /// `bats://...?mode=btp`: messages over coded packets and relays, none of which is sent again.
+    Btp,
+    /// `udp://`: UDP datagrams as they are. The same as `bats://...?mode=transparent`.
+    Udp,
 }
 
 impl Wire {
     /// Every wire that this library knows, in the order in which messages about them list them.
-    pub const ALL: [Wire; 7] =
-        [Wire::Tcp, Wire::Tls, Wire::Ftcp, Wire::Ftcps, Wire::Ws, Wire::Wss, Wire::Quic];
+    pub const ALL: [Wire; 10] = [
+        Wire::Tcp,
+        Wire::Tls,
+        Wire::Ftcp,
+        Wire::Ftcps,
+        Wire::Ws,
+        Wire::Wss,
+        Wire::Quic,
+        Wire::Bats,
+        Wire::Btp,
+        Wire::Udp,
+    ];
 
-    /// The scheme in front of `://`.
+    /// The scheme in front of `://`. That of BTP is `bats`, and its addresses say `mode=btp`.
     pub const fn scheme(self) -> &'static str {
         match self {
             Wire::Tcp => "tcp",
@@ -40,23 +56,40 @@ impl Wire {
             Wire::Ws => "ws",
             Wire::Wss => "wss",
             Wire::Quic => "quic",
+            Wire::Bats | Wire::Btp => "bats",
+            Wire::Udp => "udp",
         }
     }
 
     /// Whether the bytes on this wire are encrypted and the peer is authenticated.
     pub const fn is_encrypted(self) -> bool {
-        matches!(self, Wire::Tls | Wire::Ftcps | Wire::Wss | Wire::Quic)
+        matches!(self, Wire::Tls | Wire::Ftcps | Wire::Wss | Wire::Quic | Wire::Bats | Wire::Btp)
     }
 
-    /// Whether TLS runs over the wire's stream of bytes. QUIC has it inside.
+    /// Whether TLS runs over the wire's stream of bytes. What travels in datagrams has it inside.
     pub(crate) const fn runs_tls(self) -> bool {
-        self.is_encrypted() && !matches!(self, Wire::Quic)
+        self.is_encrypted() && !self.is_udp()
+    }
+
+    /// Whether it travels in UDP datagrams, over sockets of its own.
+    pub(crate) const fn is_udp(self) -> bool {
+        matches!(self, Wire::Quic | Wire::Bats | Wire::Btp | Wire::Udp)
+    }
+
+    /// Whether each message is on its own: it arrives whole or not at all, in any order, and none is sent again.
+    pub const fn is_datagram(self) -> bool {
+        matches!(self, Wire::Btp | Wire::Udp)
+    }
+
+    /// Whether it is one of BATS' modes that have a flow.
+    pub(crate) const fn is_coded(self) -> bool {
+        matches!(self, Wire::Bats | Wire::Btp)
     }
 
     /// Whether this wire carries a Towline session (acknowledged, resumed after a loss). `ws` and `wss` do with a Towline
     /// peer; [`Capabilities::session`](crate::Capabilities::session) tells what was agreed with this one.
     pub const fn has_session(self) -> bool {
-        matches!(self, Wire::Tcp | Wire::Tls | Wire::Ws | Wire::Wss | Wire::Quic)
+        matches!(self, Wire::Tcp | Wire::Tls | Wire::Ws | Wire::Wss | Wire::Quic | Wire::Bats)
     }
 
     /// Whether it is WebSocket: its addresses may have a path and a query, and need no port.
@@ -78,6 +111,9 @@ impl Wire {
         if matches!(self, Wire::Quic) && !cfg!(feature = "quic") {
             return Some("quic");
         }
+        if matches!(self, Wire::Bats | Wire::Btp | Wire::Udp) && !cfg!(feature = "bats") {
+            return Some("bats");
+        }
         if self.is_encrypted() && !cfg!(feature = "tls") {
             return Some("tls");
         }
@@ -94,7 +130,10 @@ impl Wire {
 
 impl fmt::Display for Wire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.scheme())
+        f.write_str(match self {
+            Wire::Btp => "btp",
+            wire => wire.scheme(),
+        })
     }
 }
 
@@ -102,7 +141,7 @@ impl fmt::Display for Wire {
 ///
 /// A port is always needed, except on `ws` (80) and `wss` (443): the other wires have no registered one. Port 0 is for
 /// listening and means "any free port"; [`Listener::local_address`](crate::Listener::local_address) tells which. Only
-/// `ws` and `wss` have a path and a query.
+/// `ws` and `wss` have a path and a query, and `bats` has a query of options, see the module `bats`.
 ///
 /// `name+tcp://...`, and the same of the other wires, is opened by the [socket factory](crate::socket_factory) of that name;
 /// host, port and path are then whatever it makes of them.
@@ -146,9 +185,14 @@ impl Address {
         if let Some(factory) = factory {
             return Address::through_factory(url, factory, wire, rest);
         }
-        let (authority, path) = match wire.is_websocket() {
+        let (authority, path) = match wire.is_websocket() || wire.is_coded() {
             true => split_path(url, rest)?,
             false => (rest.strip_suffix('/').unwrap_or(rest), Box::default()),
+        };
+        #[cfg(feature = "bats")]
+        let (wire, path) = match wire.is_coded() {
+            true => crate::bats::wire_of(url, path)?,
+            false => (wire, path),
         };
         if let Some(at) = authority.find(['/', '?', '#', '@']) {
             return Err(AddressError::Unexpected {
@@ -237,7 +281,7 @@ impl Address {
         self.port
     }
 
-    /// The path and the query, as sent to the server: `/` if there is none. Only `ws` and `wss` have others.
+    /// The path and the query, as sent to the server: `/` if there is none. Only `ws` and `wss` have others, and the options of `bats`.
     pub fn path(&self) -> &str {
         if self.path.is_empty() { "/" } else { &self.path }
     }
@@ -325,16 +369,13 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(factory) = &self.factory {
             write!(f, "{factory}+")?;
-            if self.port == 0 {
-                let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
-                return write!(f, "{}://{open}{}{close}{}", self.wire, self.host, self.path);
-            }
         }
-        if self.host.contains(':') {
-            write!(f, "{}://[{}]:{}{}", self.wire, self.host, self.port, self.path)
-        } else {
-            write!(f, "{}://{}:{}{}", self.wire, self.host, self.port, self.path)
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{}://{open}{}{close}", self.wire.scheme(), self.host)?;
+        if self.factory.is_none() || self.port != 0 {
+            write!(f, ":{}", self.port)?;
         }
+        f.write_str(&self.path)
     }
 }
 
@@ -357,13 +398,18 @@ impl IntoAddresses for &Address {
     }
 }
 
+/// Whether it begins like an address whose path or query may have commas.
+fn has_path(url: &str) -> bool {
+    ["ws", "bats"].iter().any(|scheme| url.trim_start().starts_with(scheme))
+}
+
 impl IntoAddresses for &str {
     fn into_addresses(self) -> Result<Vec<Address>, AddressError> {
         let mut urls: Vec<String> = Vec::new();
         for piece in self.split(',') {
             match urls.last_mut() {
-                // A comma inside of a WebSocket's path or query, not between two addresses.
-                Some(last) if last.trim_start().starts_with("ws") && !piece.contains("://") => {
+                // A comma inside of a path or query, not between two addresses.
+                Some(last) if has_path(last) && !piece.contains("://") => {
                     last.push(',');
                     last.push_str(piece);
                 }
@@ -414,7 +460,7 @@ mod tests {
 
     #[test]
     fn every_scheme_parses_and_prints_back() {
-        for wire in Wire::ALL {
+        for wire in Wire::ALL.into_iter().filter(|wire| *wire != Wire::Btp) {
             for host in ["127.0.0.1", "localhost", "a-b.example", "[::1]", "[fe80::1]"] {
                 let url = format!("{wire}://{host}:65535");
                 let address = Address::parse(&url).unwrap();

@@ -93,6 +93,9 @@ pub(crate) struct Link {
     pub(crate) tls: Option<TlsState>,
     #[cfg(feature = "websocket")]
     pub(crate) websocket: Option<Arc<crate::websocket::Upgraded>>,
+    /// The flow under it, if there is one.
+    #[cfg(feature = "bats")]
+    pub(crate) flow: Option<Arc<crate::bats::Carried>>,
     pub(crate) changed: WakerSet,
     pub(crate) events: Vec<Arc<EventQueue>>,
     read_deadline: Option<Instant>,
@@ -161,6 +164,8 @@ impl Shared {
                 tls: None,
                 #[cfg(feature = "websocket")]
                 websocket: None,
+                #[cfg(feature = "bats")]
+                flow: None,
                 changed: WakerSet::default(),
                 events: Vec::new(),
                 read_deadline: None,
@@ -430,6 +435,23 @@ impl Connection {
     #[cfg(feature = "websocket")]
     pub fn websocket(&self) -> Option<Arc<crate::websocket::Upgraded>> {
         self.shared.link().websocket.clone()
+    }
+
+    /// What the flow under this connection did and dropped, as of its last event; `None` on other wires than `bats` and `udp`. A session that redials has a
+    /// flow of its own each time.
+    #[cfg(feature = "bats")]
+    pub fn flow_stats(&self) -> Option<crate::bats::FlowStats> {
+        let flow = self.shared.link().flow.clone()?;
+        let stats = flow.state().stats;
+        Some(stats)
+    }
+
+    /// How many bytes it is worth to have under way so that the path never waits, as the flow sees it now; `None` on other wires than `bats` and `udp`.
+    #[cfg(feature = "bats")]
+    pub fn ideal_buffer_length(&self) -> Option<usize> {
+        let flow = self.shared.link().flow.clone()?;
+        let length = flow.state().ideal_buffer_length;
+        Some(length)
     }
 
     /// Whether there is a wire right now. Sending does not depend on it.

@@ -109,7 +109,8 @@ impl Endpoint {
             Err(error) => (Vec::new(), Some(ConnectError::Address(error))),
         };
         let wire = addresses.first().map_or(crate::Wire::Tcp, Address::wire);
-        let mixed = addresses.iter().any(|a| a.wire().has_session() != wire.has_session());
+        let kind = |wire: crate::Wire| (wire.has_session(), wire.is_datagram());
+        let mixed = addresses.iter().any(|address| kind(address.wire()) != kind(wire));
         let refused = refused.or(mixed.then_some(ConnectError::MixedWires));
         let config = &self.shared.config;
         let unknown = |to: &&Address| to.factory().is_some() && config.factory_for(to).is_none();
@@ -172,7 +173,13 @@ impl Endpoint {
             return Err(ListenError::Address(crate::AddressError::Several));
         };
         let wire = address.wire();
-        if let Some((_, query)) = address.path().split_once('?') {
+        #[cfg(feature = "bats")]
+        if wire.is_coded() {
+            crate::bats::check_listener(address)?;
+        }
+        if !wire.is_coded()
+            && let Some((_, query)) = address.path().split_once('?')
+        {
             // A listener serves a path, with whatever query clients send.
             return Err(ListenError::Address(crate::AddressError::Unexpected {
                 url: address.to_string().into(),
@@ -189,6 +196,10 @@ impl Endpoint {
         #[cfg(feature = "quic")]
         if wire == crate::Wire::Quic && address.factory().is_none() {
             return self.listen_quic(address, factory);
+        }
+        #[cfg(feature = "bats")]
+        if wire.is_udp() && wire != crate::Wire::Quic && address.factory().is_none() {
+            return self.listen_bats(address, factory);
         }
         let (socket, local) = match address.factory() {
             Some(_) => (None, SocketAddr::from(([0; 4], 0))),
@@ -236,6 +247,23 @@ impl Endpoint {
             Ok(sessions.insert(listener).attacher())
         })?;
         sessions.map(|sessions| sessions.with_quic(quic)).ok_or(ListenError::Stopped)
+    }
+
+    /// A listener that is brought its connections by flows.
+    #[cfg(feature = "bats")]
+    fn listen_bats(
+        &self,
+        address: &Address,
+        factory: Option<Box<HandlerFactory>>,
+    ) -> Result<Listener, ListenError> {
+        let (threads, config) = (Arc::clone(&self.shared.threads), self.shared.config.clone());
+        let wire = crate::bats::BatsWire::new(threads, config, address.wire().is_datagram());
+        let mut listener = None;
+        let flows = Arc::new(wire).listen(address, |local| {
+            let made = self.serve_listener(None, local, address, factory)?;
+            Ok(listener.insert(made).attacher())
+        })?;
+        listener.map(|listener| listener.with_flows(flows)).ok_or(ListenError::Stopped)
     }
 }
 

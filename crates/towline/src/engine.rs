@@ -39,6 +39,10 @@ pub(crate) enum Refused {
 
 impl Outgoing {
     pub(crate) fn new(wire: Wire, options: &Plain) -> Outgoing {
+        #[cfg(feature = "websocket")]
+        if wire.is_datagram() {
+            return Outgoing::messages(options, None);
+        }
         match wire.has_session() {
             true => Outgoing::Session(session::Outgoing::new(&session_limits(options))),
             false => {
@@ -47,11 +51,11 @@ impl Outgoing {
         }
     }
 
-    /// For plain messages over WebSocket. A WebSocket's handshake may put it in the place of another one: nothing can have
+    /// For plain messages, over WebSocket or in datagrams; `limit` is the wire's own for one. A handshake may put it in the place of another one: nothing can have
     /// been accepted before, because no program has the connection before it is established.
     #[cfg(feature = "websocket")]
-    pub(crate) fn websocket(options: &Plain) -> Outgoing {
-        Outgoing::WebSocket(websocket::Queue::new(options))
+    pub(crate) fn messages(options: &Plain, limit: Option<usize>) -> Outgoing {
+        Outgoing::WebSocket(websocket::Queue::new(options, limit))
     }
 
     /// Whether it is a session's: with lanes, replies and acknowledgements.

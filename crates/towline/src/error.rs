@@ -29,14 +29,16 @@ pub enum Fault {
 pub enum AddressError {
     /// There is no `://`.
     #[error(
-        "`{url}` has no scheme; write it as `tcp://host:port` (schemes: tcp, tls, ftcp, ftcps, ws, wss)"
+        "`{url}` has no scheme; write it as `tcp://host:port` (schemes: tcp, tls, quic, bats, udp, ws, wss, ftcp, ftcps)"
     )]
     NoScheme {
         /// What was given.
         url: Box<str>,
     },
     /// The scheme names no wire of this library.
-    #[error("unknown scheme `{scheme}`; the schemes are tcp, tls, ftcp, ftcps, ws, wss and quic")]
+    #[error(
+        "unknown scheme `{scheme}`; the schemes are tcp, tls, quic, bats, udp, ws, wss, ftcp and ftcps"
+    )]
     UnknownScheme {
         /// The scheme.
         scheme: Box<str>,
@@ -88,6 +90,18 @@ pub enum AddressError {
         url: Box<str>,
         /// What is too much.
         part: Box<str>,
+    },
+    /// An option in the query of a `bats` address.
+    #[error("`{option}{equals}{value}` in `{url}` is to be {expected}", equals = if value.is_empty() { "" } else { "=" })]
+    BadOption {
+        /// What was given.
+        url: Box<str>,
+        /// The option's name.
+        option: Box<str>,
+        /// Its value, as far as it matters.
+        value: Box<str>,
+        /// What it may be.
+        expected: &'static str,
     },
     /// A listener has one address.
     #[error("a listener listens on one address; start one for each")]
@@ -168,6 +182,10 @@ pub enum WireError {
     /// QUIC failed; who ended it and what to do is in the text.
     #[error("{0}")]
     Quic(Arc<str>),
+    /// A flow of coded packets could not be had or ended: who ended it, why, and what to do about it.
+    #[cfg(feature = "bats")]
+    #[error("{0}")]
+    Bats(Arc<crate::bats::FlowError>),
     /// Another wire of the same session took over.
     #[error("the peer came back on another wire")]
     Replaced,
@@ -194,6 +212,8 @@ impl WireError {
                 Fault::Peer
             }
             WireError::Silent(_) | WireError::TimedOut(_) | WireError::Replaced => Fault::Network,
+            #[cfg(feature = "bats")]
+            WireError::Bats(error) => error.fault(),
             WireError::Tls(error) if tls::is_local(error) => Fault::Local,
             WireError::Tls(_) => Fault::Peer,
             WireError::Resolve { .. } => Fault::Network,
@@ -204,6 +224,8 @@ impl WireError {
     pub fn can_retry(&self) -> bool {
         match self {
             WireError::Tls(_) | WireError::Protocol(_) | WireError::Upgrade(_) => false,
+            #[cfg(feature = "bats")]
+            WireError::Bats(error) => error.can_retry(),
             WireError::Http { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
             _ => true,
         }
@@ -254,7 +276,7 @@ pub enum ConnectError {
     },
     /// The addresses of one list cannot serve one connection.
     #[error(
-        "the addresses of one connection must all be session wires (tcp, tls, ws, wss) or all be ftcp wires"
+        "the addresses of one connection must all be session wires (tcp, tls, ws, wss, quic, bats), all be ftcp wires, or all carry single messages (udp, bats with mode=btp)"
     )]
     MixedWires,
     /// The handle's context was dropped.
@@ -351,7 +373,7 @@ pub enum SendError {
         bytes: usize,
         /// The most that is possible here.
         limit: usize,
-        /// Whether the limit can be configured (session wires) or is the protocol's (ftcp).
+        /// Whether the limit can be configured (session wires) or is the wire's (ftcp, datagrams).
         session: bool,
     },
     /// The message says that it is text, and is not UTF-8.
@@ -376,7 +398,7 @@ pub enum SendError {
 }
 
 fn limit_hint(session: bool) -> &'static str {
-    if session { "; raise `max_message` on both sides" } else { ", fixed by ftcp" }
+    if session { "; raise `max_message` on both sides" } else { ", fixed by the wire" }
 }
 
 /// Why [`Connection::try_send`](crate::Connection::try_send) did not take a message; the message comes back.

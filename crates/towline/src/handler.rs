@@ -72,6 +72,9 @@ pub enum Event {
     /// These messages are larger than the peer takes, which was not known yet when they were accepted. They were not
     /// sent, and all others are.
     TooLarge(Vec<Message>),
+    /// [`Connection::ideal_buffer_length`] has changed by a quarter or more, to so many bytes. Only on `bats` wires.
+    #[cfg(feature = "bats")]
+    IdealBufferLength(usize),
     /// The end.
     Closed(Closed),
 }
@@ -130,6 +133,10 @@ pub trait Handler: Send + 'static {
     /// These messages are larger than the peer takes, and were not sent.
     fn too_large(&mut self, connection: &Connection, messages: Vec<Message>) {}
 
+    /// It is worth to have so many bytes under way.
+    #[cfg(feature = "bats")]
+    fn ideal_buffer_length(&mut self, connection: &Connection, length: usize) {}
+
     /// The end: called exactly once, last.
     fn closed(&mut self, connection: &Connection, closed: Closed) {}
 
@@ -145,6 +152,8 @@ pub trait Handler: Send + 'static {
             Event::GaveUp(error) => self.gave_up(connection, error),
             Event::Reset(unacknowledged) => self.reset(connection, unacknowledged),
             Event::TooLarge(messages) => self.too_large(connection, messages),
+            #[cfg(feature = "bats")]
+            Event::IdealBufferLength(length) => self.ideal_buffer_length(connection, length),
             Event::Closed(closed) => self.closed(connection, closed),
         }
     }

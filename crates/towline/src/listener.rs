@@ -117,6 +117,9 @@ pub struct Listener {
     /// What `quic://` listens by.
     #[cfg(feature = "quic")]
     quic: Option<crate::quic::Listener>,
+    /// What `bats://` and `udp://` listen by.
+    #[cfg(feature = "bats")]
+    flows: Option<crate::bats::BatsListener>,
 }
 
 impl Listener {
@@ -125,7 +128,15 @@ impl Listener {
             shared,
             #[cfg(feature = "quic")]
             quic: None,
+            #[cfg(feature = "bats")]
+            flows: None,
         }
+    }
+
+    #[cfg(feature = "bats")]
+    pub(crate) fn with_flows(mut self, flows: crate::bats::BatsListener) -> Listener {
+        self.flows = Some(flows);
+        self
     }
 
     #[cfg(feature = "quic")]

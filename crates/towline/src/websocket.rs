@@ -174,8 +174,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// Dials WebSockets through an HTTP proxy (CONNECT): `http://host:port`, and what to show to it. Default: directly.
-    /// The proxy resolves the server's name.
+    /// Dials WebSockets through a proxy, and what to show to it: `http://host:port` (CONNECT, RFC 9110 section 9.3.6), or
+    /// `socks5://host:port` (RFC 1928; credentials are a user and a password, RFC 1929). Default: directly. The proxy resolves the server's name.
     pub fn websocket_proxy(
         mut self,
         url: impl Into<String>,
@@ -193,12 +193,14 @@ pub(crate) use checked::{Checked, Proxy};
 mod checked {
     use std::sync::Arc;
 
-    use towline_proto::websocket::handshake::{ClientOptions, ProxyOptions, ServerOptions, Target};
+    use towline_proto::websocket::handshake::{
+        ClientOptions, ProxyKind, ProxyOptions, ServerOptions, Target,
+    };
     use towline_proto::websocket::{Config, Delivery};
 
     use super::*;
 
-    /// An HTTP proxy.
+    /// A proxy.
     #[derive(Clone, Debug)]
     pub(crate) struct Proxy {
         pub(crate) host: Box<str>,
@@ -312,21 +314,22 @@ mod checked {
             let refused = || ConfigError::OutOfRange {
                 option: "websocket_proxy",
                 value: url.clone(),
-                range: "http://host:port, and credentials that fit into a header",
+                range: "http://host:port or socks5://host:port, and credentials that fit",
             };
-            let rest = url.strip_prefix("http://").ok_or_else(refused)?;
+            let http = url.strip_prefix("http://").map(|rest| (ProxyKind::Http, rest));
+            let socks = || url.strip_prefix("socks5://").map(|rest| (ProxyKind::Socks5, rest));
+            let (kind, rest) = http.or_else(socks).ok_or_else(refused)?;
             let (target, _) = Target::parse(&format!("ws://{rest}")).map_err(|_| refused())?;
             if target.path != "/" {
                 return Err(refused());
             }
-            if let Some(credentials) = credentials {
-                credentials.header_value().map_err(|_| refused())?;
-            }
             let options = ProxyOptions {
+                kind,
                 credentials: credentials.clone(),
                 timeout: plain.connect_timeout,
                 ..ProxyOptions::default()
             };
+            options.validate().map_err(|_| refused())?;
             Ok(Some(Proxy { host: target.host.into(), port: target.port, options }))
         }
     }

@@ -464,8 +464,7 @@ fn a_close_that_is_never_answered_is_over_after_the_budget() {
         assert_eq!(socket.received("late"), Err(SocketError::Closed));
         assert_eq!(socket.end_of_stream(), Err(SocketError::Closed));
         assert_eq!(socket.opened(), Err(SocketError::Closed));
-        let late = Err(SocketError::Overcompleted { completed: 9, outstanding: 0 });
-        assert_eq!(socket.completed_write(9), late);
+        assert_eq!(socket.completed_write(9), Err(SocketError::Closed));
     }
 }
 
@@ -799,4 +798,100 @@ fn random_interactions_keep_the_contract() {
             calls.iter().filter(|(_, called)| *called == Called::Dispose).count() == opened
         });
     }
+}
+
+#[test]
+fn a_socket_and_its_connection_may_close_inside_of_every_call() {
+    // B37: neither waits for the other, whoever's thread it is.
+    for blocking in [false, true] {
+        for within in ["open", "write", "completed", "close"] {
+            println!("{within}, on a thread of its own: {blocking}");
+            let held: Arc<Mutex<Option<Connection>>> = Arc::default();
+            let inner = Arc::clone(&held);
+            let double = Double::made(Framing::None, blocking, move |socket, called| {
+                let name = match called {
+                    Called::Open => "open",
+                    Called::Write(_) => "write",
+                    Called::Completed(_) => "completed",
+                    Called::RequestClose(..) => "close",
+                    _ => "",
+                };
+                if name != within {
+                    return obedient(socket, called);
+                }
+                let connection = inner.lock().unwrap().clone();
+                if let Some(connection) = connection {
+                    drop(connection.close_with(4000, "inside"));
+                    connection.abort();
+                }
+                socket.closed(Ok(())).ok();
+            });
+            let (_context, endpoint) = double.endpoint(plain());
+            let Ok(connection) = endpoint.connect_blocking(MESSAGES) else {
+                assert_eq!(within, "open");
+                double.wait_for_call(&Called::Dispose);
+                continue;
+            };
+            *held.lock().unwrap() = Some(connection.clone());
+            match within {
+                "write" => drop(connection.send_blocking(Message::new("x"))),
+                "completed" => double.socket().received("y").unwrap(),
+                _ => drop(connection.close_blocking()),
+            }
+            ended(&connection);
+            double.wait_for_call(&Called::Dispose);
+            held.lock().unwrap().take();
+        }
+    }
+}
+
+#[test]
+fn what_was_received_outlives_its_socket() {
+    // C56: taken after the socket is gone, dropped after everything is.
+    let double = Double::new(Framing::None, obedient);
+    let (context, endpoint) = double.endpoint(plain());
+    let connection = endpoint.connect_blocking(MESSAGES).unwrap();
+    let socket = double.socket();
+    for fill in 0..3 {
+        socket.received(vec![fill; 100_000]).unwrap();
+    }
+    socket.closed(Ok(())).unwrap();
+    double.wait_for_call(&Called::Dispose);
+    let messages: Vec<Message> = (0..3).map(|_| receive(&connection)).collect();
+    let how = ended(&connection);
+    assert!(matches!(how, Ended::Lost(WireError::End)), "{how:?}");
+    let late = std::thread::spawn(move || socket.completed_write(1));
+    assert_eq!(late.join().unwrap(), Err(SocketError::Closed));
+    drop((connection, endpoint, context));
+    for (fill, message) in (0..).zip(messages) {
+        assert!(message.data.len() == 100_000 && message.data.iter().all(|byte| *byte == fill));
+    }
+    // Nothing was called behind `dispose`: the double would have panicked.
+    assert_eq!(double.calls(), [Called::Open, Called::Dispose]);
+}
+
+#[test]
+fn a_peer_that_has_shut_its_side_down_still_gets_the_echo() {
+    // B40: CLOSE and the end of the stream in one go.
+    let double = Double::new(Framing::WebSocketClient, |socket, called| match called {
+        Called::Open => {
+            socket.got_http_response(101, [("Server", "x")]).unwrap();
+            socket.opened().unwrap();
+        }
+        called => obedient(socket, called),
+    });
+    let (_context, endpoint) = double.endpoint(plain());
+    let connection = endpoint.connect_blocking(MESSAGES).unwrap();
+    let socket = double.socket();
+    socket.received(&b"\x88\x02\x03\xe8"[..]).unwrap();
+    socket.end_of_stream().unwrap();
+    let how = ended(&connection);
+    assert!(matches!(how, Ended::ByPeer { code: 1000, .. }), "{how:?}");
+    double.wait_for_call(&Called::Dispose);
+    let calls = double.calls();
+    let [Called::Open, Called::Write(echo), Called::Close, Called::Dispose] = &calls[..] else {
+        panic!("{calls:?}")
+    };
+    // Masked, with the code.
+    assert!(echo.len() == 8 && echo.starts_with(b"\x88\x82"), "{echo:?}");
 }

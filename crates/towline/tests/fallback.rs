@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use common::oracle::converse;
 use common::proxy::{BlackHole, Cut, Nobody, Proxy};
+use common::router::Router;
 use common::{PATIENCE, Random, Recorder, block_on, eventually, identified, ms};
 use towline::socket_factory::{Framing, InProcess};
 use towline::{ConfigBuilder, Connection, Context, Endpoint, Event, Listener, Message, Wire};
@@ -157,6 +158,46 @@ fn without_asking_it_stays_with_what_works() {
         accepted.recv_blocking().unwrap();
     }
     assert_eq!((connection.wire(), server.proxies[0].accepted()), (Wire::Ws, 0));
+    connection.close_blocking().unwrap();
+}
+
+#[test]
+fn a_network_without_datagrams_is_left_for_a_stream_and_returned_to() {
+    let config = identified()
+        .head_start(ms(30))
+        .return_to_better(ms(50))
+        .keep_alive(ms(100))
+        .silence_limit(ms(500));
+    let mut server = server(&config, &["tls"]);
+    let quic = server.endpoint.listen("quic://127.0.0.1:0").unwrap();
+    let wall = Router::new(quic.local_address());
+    server.listeners.push(quic);
+    let (_context, endpoint) = client(&config);
+    let events = Recorder::default();
+    // A firewall that lets no UDP through.
+    wall.swallow(true);
+    let list = format!("quic://{}, {}", wall.address(), server.list());
+    let connection = block_on(endpoint.connect_with(list, events.clone())).unwrap();
+    let accepted = server.accept();
+    assert_eq!(connection.wire(), Wire::Tls);
+    exchange_through_handler(&connection, &accepted, &events);
+    wall.swallow(false);
+    events.wait_for("QUIC", 1, |event| connected_over(event, Wire::Quic));
+    exchange_through_handler(&connection, &accepted, &events);
+    // Messages are under way when it goes away for good.
+    for count in 0..100_u32 {
+        connection.send_blocking(count.to_string()).unwrap();
+        if count == 50 {
+            wall.swallow(true);
+        }
+    }
+    events.wait_for("TLS again", 2, |event| connected_over(event, Wire::Tls));
+    for count in 0..100_u32 {
+        accepted.set_read_deadline(Some(Instant::now() + PATIENCE));
+        assert_eq!(accepted.recv_blocking().unwrap().data, count.to_string());
+    }
+    exchange_through_handler(&connection, &accepted, &events);
+    assert_eq!(connection.stats().resets, 0);
     connection.close_blocking().unwrap();
 }
 

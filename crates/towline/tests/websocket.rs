@@ -701,15 +701,7 @@ fn connect_proxy(target: std::net::SocketAddr) -> (String, std::sync::mpsc::Rece
                 continue;
             }
             stream.write_all(b"HTTP/1.1 200 Fine\r\n\r\n").ok();
-            let there = TcpStream::connect(target).unwrap();
-            let pump = |mut from: TcpStream, mut to: TcpStream| {
-                std::thread::spawn(move || {
-                    std::io::copy(&mut from, &mut to).ok();
-                    to.shutdown(std::net::Shutdown::Write).ok();
-                })
-            };
-            pump(stream.try_clone().unwrap(), there.try_clone().unwrap());
-            pump(there, stream);
+            join(stream, TcpStream::connect(target).unwrap());
         }
     });
     (url, told)
@@ -744,6 +736,87 @@ fn a_proxy_is_asked_for_a_tunnel_and_tls_runs_inside() {
     });
 }
 
+/// Carries bytes between a client and a server until both have ended.
+fn join(client: TcpStream, server: TcpStream) {
+    let pump = |mut from: TcpStream, mut to: TcpStream| {
+        std::thread::spawn(move || {
+            std::io::copy(&mut from, &mut to).ok();
+            to.shutdown(std::net::Shutdown::Write).ok();
+        })
+    };
+    pump(client.try_clone().unwrap(), server.try_clone().unwrap());
+    pump(server, client);
+}
+
+/// A SOCKS 5 proxy that wants the user `u` with the password `p`, and tells what it is asked for (RFC 1928, RFC 1929).
+fn socks_proxy(target: std::net::SocketAddr) -> (String, std::sync::mpsc::Receiver<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("socks5://{}", listener.local_addr().unwrap());
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut hello = [0; 2];
+            stream.read_exact(&mut hello).unwrap();
+            let mut methods = vec![0; usize::from(hello[1])];
+            stream.read_exact(&mut methods).unwrap();
+            if hello[0] != 5 || !methods.contains(&2) {
+                stream.write_all(b"\x05\xff").ok();
+                continue;
+            }
+            stream.write_all(b"\x05\x02").unwrap();
+            let mut login = [0; 5];
+            stream.read_exact(&mut login).unwrap();
+            let good = login == *b"\x01\x01u\x01p";
+            stream.write_all(if good { b"\x01\0" } else { b"\x01\x01" }).unwrap();
+            if !good {
+                continue;
+            }
+            let mut request = vec![0; 5];
+            stream.read_exact(&mut request).unwrap();
+            let rest = usize::from(request[4]) + 2;
+            request.resize(5 + rest, 0);
+            stream.read_exact(&mut request[5..]).unwrap();
+            if tell.send(request).is_err() {
+                return;
+            }
+            stream.write_all(b"\x05\0\0\x01\x7f\0\0\x01\0\0").unwrap();
+            join(stream, TcpStream::connect(target).unwrap());
+        }
+    });
+    (url, told)
+}
+
+#[test]
+fn a_socks_proxy_is_asked_for_a_tunnel_and_tls_runs_inside() {
+    let base = secured(quick());
+    let (_context, server) = endpoint(base.clone());
+    for scheme in ["ws", "wss"] {
+        let listener = server
+            .listen_with(format!("{scheme}://127.0.0.1:0/in"), |_: &Connection| echo)
+            .unwrap();
+        let (proxy, told) = socks_proxy(listener.local_address());
+        let login =
+            |password: &str| Credentials::Basic { user: "u".into(), password: password.into() };
+        let (_context, client) = endpoint(base.clone().websocket_proxy(&proxy, Some(login("p"))));
+        let port = listener.local_address().port();
+        let connection =
+            client.connect_blocking(format!("{scheme}://localhost:{port}/in")).unwrap();
+        let asked = [b"\x05\x01\0\x03\x09localhost", &port.to_be_bytes()[..]].concat();
+        assert_eq!(told.recv().unwrap(), asked);
+        let reply = connection.request_blocking(data(1 << 20), PATIENCE).unwrap();
+        assert!(reply.data == data(1 << 20));
+        connection.close_blocking().unwrap();
+        for (credentials, words) in
+            [(Some(login("q")), "user or the password"), (None, "another way to log in")]
+        {
+            let (_context, client) = endpoint(base.clone().websocket_proxy(&proxy, credentials));
+            let error = client.connect_blocking(listener.url()).unwrap_err();
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
+}
+
 #[test]
 fn options_that_cannot_be_honoured_are_refused_by_name() {
     let refused = |config: ConfigBuilder, option: &str| match config.build() {
@@ -758,6 +831,8 @@ fn options_that_cannot_be_honoured_are_refused_by_name() {
     refused(Config::builder().websocket_subprotocols(["towline.1"]), "websocket_subprotocols");
     refused(Config::builder().websocket_proxy("socks://h:1", None), "websocket_proxy");
     refused(Config::builder().websocket_proxy("http://h:1/x", None), "websocket_proxy");
+    let token = Some(Credentials::Bearer("t".into()));
+    refused(Config::builder().websocket_proxy("socks5://h:1", token), "websocket_proxy");
     let deflate = DeflateConfig { level: 0, ..DeflateConfig::default() };
     refused(Config::builder().websocket_deflate(deflate), "websocket_deflate");
     let credentials = Credentials::Bearer("no token".into());

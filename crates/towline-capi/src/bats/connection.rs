@@ -48,6 +48,7 @@ pub(super) mod event {
     pub(in crate::bats) const CLOSED: c_int = 10;
     pub(in crate::bats) const ERROR: c_int = 11;
     pub(in crate::bats) const ALREADY_CONNECTED: c_int = 12;
+    pub(in crate::bats) const IDEAL_BUFFER_LENGTH: c_int = 13;
     pub(in crate::bats) const ALL_DATA_ACKED: c_int = 14;
 }
 
@@ -335,8 +336,12 @@ impl Handler for Forward {
             Event::Writable => conn.tell(event::WRITABLE, &[]),
             Event::Flushed => {
                 conn.tell(event::SEND_COMPLETE, &[]);
-                conn.tell(event::ALL_DATA_ACKED, &[]);
+                // The others acknowledge nothing.
+                if conn.mode.is_reliable() {
+                    conn.tell(event::ALL_DATA_ACKED, &[]);
+                }
             }
+            Event::IdealBufferLength(_) => conn.tell(event::IDEAL_BUFFER_LENGTH, &[]),
             Event::TooLarge(_) => conn.tell(event::SEND_DATA_ERROR, &[]),
             Event::Closed(closed) => conn.on_closed(&closed.ended),
             _ => {}
@@ -429,7 +434,11 @@ pub extern "C" fn bats_connection_is_writable(conn: usize) -> c_int {
 pub extern "C" fn bats_connection_get_ideal_buffer_length(conn: usize) -> c_int {
     let mut length = 0;
     checked("bats_connection_get_ideal_buffer_length", || {
-        length = get(conn)?.mode.ideal_buffer_length() as c_int;
+        let conn = get(conn)?;
+        // What the path is good for, once that is known.
+        let known = conn.connection.get().and_then(Connection::ideal_buffer_length);
+        let ideal = known.filter(|known| *known > 0).unwrap_or(conn.mode.ideal_buffer_length());
+        length = c_int::try_from(ideal).unwrap_or(c_int::MAX);
         Ok(())
     });
     length

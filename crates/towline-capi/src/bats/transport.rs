@@ -94,8 +94,12 @@ const REDIAL_WINDOW: Duration = Duration::from_secs(1);
 /// How long a client may take for its handshakes, at least.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// After how much silence a peer is asked, and after how much it counts as gone: nobody says so of a program that was killed.
+const SILENCE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(8));
+
 fn builder() -> ConfigBuilder {
-    Config::builder().redial(false).redial_window(REDIAL_WINDOW)
+    let builder = Config::builder().redial(false).redial_window(REDIAL_WINDOW);
+    builder.keep_alive(SILENCE.0).silence_limit(SILENCE.1)
 }
 
 /// The configuration of a client.

@@ -374,8 +374,29 @@ unsafe fn borrowed(buffer: *mut c_void, length: u32) -> Result<Bytes, Failure> {
     Ok(Bytes::from_static(unsafe { crate::entry::bytes(buffer.cast(), length as usize) }?))
 }
 
-fn refused(refused: &Refused<Write>) -> Failure {
-    refused.reason.into()
+/// Either kind of send.
+///
+/// # Safety
+///
+/// As for [`borrowed`].
+unsafe fn issue_send(
+    state: *mut c_void,
+    socket: *mut c_void,
+    buffer: *mut c_void,
+    length: u32,
+    per_write: *mut c_void,
+    send: impl FnOnce(
+        &Port<Callbacks>,
+        &SocketHandle<Callbacks>,
+        Bytes,
+        Write,
+    ) -> Result<(), Refused<Write>>,
+) -> c_int {
+    with_socket(state, socket, |port, socket| {
+        // SAFETY: the caller's promise.
+        let data = unsafe { borrowed(buffer, length) }?;
+        send(port, socket, data, Write(per_write)).map_err(|refused| refused.reason.into())
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -386,12 +407,17 @@ pub unsafe extern "C" fn socket_iocp_issue_sync_send(
     number_bytes_to_write: u32,
     per_write_user_state: *mut c_void,
 ) -> c_int {
-    with_socket(socket_iocp_state, socket_iocp_socket_state, |port, socket| {
-        // SAFETY: the caller's promise.
-        let data = unsafe { borrowed(write_buffer, number_bytes_to_write) }?;
-        let write = Write(per_write_user_state);
-        port.issue_sync_send(socket, data, write).map_err(|error| refused(&error))
-    })
+    // SAFETY: by contract the buffer is readable and unchanged until the completion.
+    unsafe {
+        issue_send(
+            socket_iocp_state,
+            socket_iocp_socket_state,
+            write_buffer,
+            number_bytes_to_write,
+            per_write_user_state,
+            Port::issue_sync_send,
+        )
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -402,12 +428,17 @@ pub unsafe extern "C" fn socket_iocp_issue_async_send(
     number_bytes_to_write: u32,
     per_write_user_state: *mut c_void,
 ) -> c_int {
-    with_socket(socket_iocp_state, socket_iocp_socket_state, |port, socket| {
-        // SAFETY: the caller's promise.
-        let data = unsafe { borrowed(write_buffer, number_bytes_to_write) }?;
-        let write = Write(per_write_user_state);
-        port.issue_async_send(socket, data, write).map_err(|error| refused(&error))
-    })
+    // SAFETY: by contract the buffer is readable and unchanged until the completion.
+    unsafe {
+        issue_send(
+            socket_iocp_state,
+            socket_iocp_socket_state,
+            write_buffer,
+            number_bytes_to_write,
+            per_write_user_state,
+            Port::issue_async_send,
+        )
+    }
 }
 
 #[unsafe(no_mangle)]

@@ -3,10 +3,11 @@
 // Each test binary uses its own part.
 #![allow(dead_code, reason = "shared by several test binaries")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// The checkout's root.
 pub(crate) fn root() -> PathBuf {
@@ -92,7 +93,7 @@ pub(crate) fn xtask(arguments: &[&str]) -> Command {
     cargo
 }
 
-/// Where the library is, built once: `libtowline.a`, and `libtowline.so` under its SONAME, too.
+/// Where the shared library is, built once, under its SONAME, too.
 pub(crate) fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
@@ -100,15 +101,11 @@ pub(crate) fn library() -> &'static Path {
         let folder = scratch().join("lib");
         fs::create_dir_all(&folder).expect("a folder");
         let soname = format!("libtowline.so.{}", env!("CARGO_PKG_VERSION"));
-        for (name, file) in [
-            ("libtowline.so", "libtowline.so"),
-            (&soname, "libtowline.so"),
-            ("libtowline.a", "libtowline.a"),
-        ] {
+        for name in ["libtowline.so", &soname] {
             let link = folder.join(name);
             // Another test binary may do the same at the same time.
             let temporary = folder.join(format!("{name}.{}", std::process::id()));
-            std::os::unix::fs::symlink(built.join(file), &temporary).expect("a link");
+            std::os::unix::fs::symlink(built.join("libtowline.so"), &temporary).expect("a link");
             fs::rename(&temporary, &link).expect("a link in place");
         }
         folder
@@ -152,7 +149,6 @@ pub(crate) struct Build {
     language: Language,
     compiler: Compiler,
     sanitized: bool,
-    statically: bool,
     arguments: Vec<PathBuf>,
     wire: Option<&'static str>,
 }
@@ -165,7 +161,6 @@ impl Build {
             language,
             compiler: Compiler::Gnu,
             sanitized: false,
-            statically: false,
             arguments: Vec::new(),
             wire: None,
         }
@@ -202,21 +197,20 @@ impl Build {
         self
     }
 
-    pub(crate) fn statically(mut self) -> Build {
-        self.statically = true;
-        self
+    /// The program, compiled and linked by whichever test is the first to ask for it.
+    pub(crate) fn build(&self) -> PathBuf {
+        static PROGRAMS: Mutex<BTreeMap<PathBuf, Arc<OnceLock<()>>>> = Mutex::new(BTreeMap::new());
+        let stem = self.source.file_stem().expect("a name").to_string_lossy();
+        let kind = if self.sanitized { "-sanitized" } else { "" };
+        let program = scratch().join(format!("{stem}{kind}-{}", std::process::id()));
+        let once =
+            PROGRAMS.lock().expect("the programs").entry(program.clone()).or_default().clone();
+        once.get_or_init(|| self.compile(&program));
+        program
     }
 
-    /// Compiles and links; returns the program.
-    pub(crate) fn build(&self) -> PathBuf {
+    fn compile(&self, program: &Path) {
         let library = library();
-        let stem = self.source.file_stem().expect("a name").to_string_lossy();
-        let kind = match (self.sanitized, self.statically) {
-            (true, _) => "-sanitized",
-            (_, true) => "-static",
-            _ => "",
-        };
-        let program = scratch().join(format!("{stem}{kind}-{}", std::process::id()));
         let include = root().join("crates/towline-capi/include");
         let mut command = Command::new(self.compiler.program(self.language));
         command.args([self.language.flags()[0], "-g", "-O1", "-pthread"]).args(STRICT);
@@ -227,22 +221,15 @@ impl Build {
         for folder in [include.join("c"), include.join("cpp"), root().join("tests/capi")] {
             command.arg("-I").arg(folder);
         }
-        command.arg(&self.source).arg("-o").arg(&program);
-        match self.statically {
-            true => command.arg(library.join("libtowline.a")).args(["-ldl", "-lm", "-lgcc_s"]),
-            false => command
-                .arg("-L")
-                .arg(library)
-                .arg("-ltowline")
-                .arg(format!("-Wl,-rpath,{}", library.display())),
-        };
+        command.arg(&self.source).arg("-o").arg(program);
+        command.arg("-L").arg(library).arg("-ltowline");
+        command.arg(format!("-Wl,-rpath,{}", library.display()));
         ok(&mut command);
         if self.sanitized {
             // What was asked for is really in it.
-            let symbols = ok(Command::new("nm").arg(&program));
+            let symbols = ok(Command::new("nm").arg(program));
             assert!(String::from_utf8_lossy(&symbols.stdout).contains("__asan_init"));
         }
-        program
     }
 
     /// Builds and runs; the program has to say `ok`.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::io::{BufRead, Write};
+use std::io::Write;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
@@ -13,8 +13,11 @@ use towline::{
     MessageId, RecvError, Request, RequestError, Send, SendError,
 };
 
+use crate::commands::ended::is_orderly;
+use crate::commands::exec::{self, Exec};
 use crate::commands::streams;
 use crate::failure::{Failure, Outcome};
+use crate::framing::Framing;
 use crate::interrupt::{Interrupt, block_on};
 use crate::output::text::Format;
 use crate::output::{Notes, Output};
@@ -28,19 +31,20 @@ const IN_FLIGHT: usize = 256;
 /// Bytes of them: far below the send queue's bound, so that starting a request never waits.
 const IN_FLIGHT_BYTES: usize = 1 << 20;
 
-/// Lines read ahead.
-const LINES: usize = 256;
+/// Messages read ahead.
+const AHEAD: usize = 256;
 
 /// Send messages to a listener, and print what comes back.
 ///
-/// Without --message and --stdin it prints what comes until the peer closes. With them it ends when everything is sent and
-/// acknowledged, with --request when every reply is printed. A lost connection is redialled for 60 seconds.
+/// Each line of standard input is a message, or --message is the only one. It ends when everything is sent and acknowledged, with
+/// --request when every reply is printed. With nothing to send, as from /dev/null, it prints what comes until the peer closes.
+/// A lost connection is redialled for 60 seconds.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     towline connect tcp://127.0.0.1:7000 --message hello --request\n  \
     towline connect tls://192.0.2.7:7000,tls://192.0.2.8:7000 --stdin --pin sha256:...\n  \
     towline connect quic://192.0.2.7:4433 --alpn hq-interop < request > reply\n  \
-    towline connect ftcp://127.0.0.1:7000 --format json")]
+    towline connect ws://127.0.0.1:7000/ --text --format json < lines")]
 pub(crate) struct Arguments {
     /// Where to connect, such as tcp://127.0.0.1:7000; several divided by commas are tried in turn.
     #[arg(value_name = "URL[,URL...]")]
@@ -48,9 +52,19 @@ pub(crate) struct Arguments {
     /// Send this text as one message.
     #[arg(long, value_name = "TEXT", conflicts_with = "stdin")]
     message: Option<String>,
-    /// Send each line of standard input as a message.
+    /// End with standard input also when nothing came from it.
     #[arg(long)]
     stdin: bool,
+    /// Messages on standard input and output are behind their lengths, four octets, big-endian; so they are for --exec's command.
+    #[arg(long, conflicts_with_all = ["message", "format"])]
+    framed: bool,
+    /// Start a shell command in place of standard input and output: messages are lines of its input, lines that it writes are messages. Its
+    /// end closes the connection, and the connection's end its input; after 5 seconds it is killed. TOWLINE_PEER is the peer's address.
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["message", "stdin", "request", "wait", "format", "alpn"])]
+    exec: Option<String>,
+    /// What is sent is text, for plain WebSocket peers; it has to be UTF-8.
+    #[arg(long)]
+    text: bool,
     /// Wait for a reply to each message, and print the replies in the order of the messages.
     #[arg(long)]
     request: bool,
@@ -65,7 +79,7 @@ pub(crate) struct Arguments {
     format: Format,
     /// quic:// only: speak plain streams with any QUIC peer under this application protocol; may be repeated. Standard input goes
     /// out on one bidirectional stream, its end as FIN; what comes back goes to standard output.
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["stdin", "request", "wait", "format"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["stdin", "request", "wait", "format", "framed", "text"])]
     alpn: Vec<String>,
     #[command(flatten)]
     tls: ClientTls,
@@ -81,9 +95,11 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
         let connect = streams::Connect { addresses: &addresses, config, timeout, name, message };
         return connect.run(&arguments.alpn, notes, interrupt);
     }
-    let nothing_to_send = arguments.message.is_none() && !arguments.stdin;
+    let nothing_to_send = arguments.message.is_none() && !arguments.stdin && !arguments.framed;
     if arguments.request && nothing_to_send {
-        return Err(Failure::usage("--request needs something to send: --message TEXT or --stdin"));
+        return Err(Failure::usage(
+            "--request needs something to send: --message TEXT, --stdin or --framed",
+        ));
     }
     let builder = Config::builder().connect_timeout(arguments.timeout);
     let config = arguments.tls.apply(builder, &addresses, notes)?.build()?;
@@ -93,27 +109,14 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
     if let Some(tls) = connection.tls() {
         notes.detail(&format!("{} with {}", tls.version(), tls.cipher_suite()));
     }
-    let input = match &arguments.message {
-        Some(text) => Input::Once(Some(text.clone().into_bytes())),
-        None if arguments.stdin => Input::Lines(read_lines()?),
-        None => Input::Never,
+    let outcome = match &arguments.exec {
+        Some(command) => execute(arguments, command, &connection, interrupt),
+        None => exchange(arguments, &connection, interrupt),
     };
-    let mut exchange = Exchange {
-        connection: &connection,
-        input: Some(input),
-        output: Output::open()?,
-        format: arguments.format,
-        timeout: arguments.timeout,
-    };
-    let outcome = match arguments.request {
-        true => exchange.request_all(interrupt),
-        false => exchange.send_all(interrupt, arguments.wait),
-    };
-    let printed = exchange.output.flush();
     match outcome {
         Ok(()) => {
             interrupt.wait_for(connection.close())??;
-            Ok(printed?)
+            Ok(())
         }
         Err(failure) => {
             connection.abort();
@@ -122,10 +125,52 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
     }
 }
 
+/// Standard input and output on one side, the connection on the other.
+fn exchange(arguments: &Arguments, connection: &Connection, interrupt: &Interrupt) -> Outcome {
+    let framing = Framing::new(arguments.framed);
+    let limit = connection.capabilities().max_message;
+    let input = match &arguments.message {
+        Some(text) => Input::Once(Some(text.clone().into_bytes())),
+        None => Input::Pipe(read_messages(framing, limit)?),
+    };
+    let mut exchange = Exchange {
+        connection,
+        input: Some(input),
+        may_be_empty: arguments.message.is_none() && !arguments.stdin,
+        text: arguments.text,
+        output: Output::open()?,
+        format: if arguments.framed { Format::Framed } else { arguments.format },
+        timeout: arguments.timeout,
+    };
+    let outcome = match arguments.request {
+        true => exchange.request_all(interrupt),
+        false => exchange.send_all(interrupt, arguments.wait),
+    };
+    let printed = exchange.output.flush();
+    outcome?;
+    Ok(printed?)
+}
+
+/// A command on one side, the connection on the other.
+fn execute(
+    arguments: &Arguments,
+    command: &str,
+    connection: &Connection,
+    interrupt: &Interrupt,
+) -> Outcome {
+    let exec = Exec { command, framing: Framing::new(arguments.framed), text: arguments.text };
+    let (ended, status) = exec.run(connection, interrupt, |_| {})?;
+    exec::check(status)?;
+    match is_orderly(&ended, connection) {
+        true => Ok(()),
+        false => Err(RecvError::Ended(ended).into()),
+    }
+}
+
 /// Where messages come from.
 enum Input {
     Once(Option<Vec<u8>>),
-    Lines(Consumer<std::io::Result<Vec<u8>>>),
+    Pipe(Consumer<std::io::Result<Vec<u8>>>),
     /// Nothing comes, and the end does not come either.
     Never,
 }
@@ -135,33 +180,21 @@ impl Input {
     fn poll_next(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<std::io::Result<Vec<u8>>>> {
         match self {
             Input::Once(message) => Poll::Ready(message.take().map(Ok)),
-            Input::Lines(lines) => lines.poll_next(cx),
+            Input::Pipe(messages) => messages.poll_next(cx),
             Input::Never => Poll::Pending,
         }
     }
 }
 
-/// Lines of standard input, read by a thread of their own, which may block there for good.
-fn read_lines() -> Outcome<Consumer<std::io::Result<Vec<u8>>>> {
-    let (producer, consumer) = queue::bounded(LINES);
+/// Messages from standard input, read by a thread of their own, which may block there for good.
+fn read_messages(framing: Framing, limit: usize) -> Outcome<Consumer<std::io::Result<Vec<u8>>>> {
+    let (producer, consumer) = queue::bounded(AHEAD);
     let read = move || {
         let mut input = std::io::stdin().lock();
-        loop {
-            let mut line = Vec::new();
-            match input.read_until(b'\n', &mut line) {
-                Ok(0) => return,
-                Ok(_) => {
-                    if line.last() == Some(&b'\n') {
-                        line.pop();
-                    }
-                    if !producer.push(Ok(line)) {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    producer.push(Err(error));
-                    return;
-                }
+        while let Some(message) = framing.read(&mut input, limit).transpose() {
+            let last = message.is_err();
+            if !producer.push(message) || last {
+                return;
             }
         }
     };
@@ -194,9 +227,9 @@ enum AskedState<'a> {
 
 impl<'a> Asked<'a> {
     /// Sends it. Further waiting is done when it is the oldest.
-    fn new(connection: &'a Connection, data: Vec<u8>, timeout: Duration) -> Asked<'a> {
-        let size = data.len();
-        let mut request = Box::pin(connection.request(data, timeout));
+    fn new(connection: &'a Connection, message: Message, timeout: Duration) -> Asked<'a> {
+        let size = message.data.len();
+        let mut request = Box::pin(connection.request(message, timeout));
         let mut idle = TaskContext::from_waker(std::task::Waker::noop());
         let state = match request.as_mut().poll(&mut idle) {
             Poll::Ready(reply) => AskedState::Replied(Some(reply)),
@@ -217,6 +250,10 @@ struct Exchange<'a> {
     connection: &'a Connection,
     /// `None` when it has ended.
     input: Option<Input>,
+    /// Its end before the first message is not the end of the exchange.
+    may_be_empty: bool,
+    /// What is sent is marked as text.
+    text: bool,
     output: Output,
     format: Format,
     timeout: Duration,
@@ -225,6 +262,11 @@ struct Exchange<'a> {
 impl<'a> Exchange<'a> {
     fn unreadable(error: std::io::Error) -> Failure {
         Failure::Failed(format!("cannot read standard input: {error}"))
+    }
+
+    fn message(&self, data: std::io::Result<Vec<u8>>) -> Outcome<Message> {
+        let data = data.map_err(Self::unreadable)?;
+        Ok(Message { is_text: self.text, ..Message::new(data) })
     }
 
     fn print(&mut self, message: &Message) -> Outcome {
@@ -279,8 +321,10 @@ impl<'a> Exchange<'a> {
             })?;
             match step {
                 Step::Line(Some(line)) => {
-                    sending = Some(connection.send(line.map_err(Self::unreadable)?));
+                    sending = Some(connection.send(self.message(line)?));
+                    self.may_be_empty = false;
                 }
+                Step::Line(None) if self.may_be_empty => self.input = Some(Input::Never),
                 Step::Line(None) => {
                     self.input = None;
                     flushing = Some(connection.flush());
@@ -305,14 +349,9 @@ impl<'a> Exchange<'a> {
     fn ended(&self, ended: Ended) -> Outcome {
         let all_sent = matches!(self.input, None | Some(Input::Never));
         let delivered = matches!(block_on(self.connection.flush()), Ok(()));
-        match &ended {
-            Ended::ByPeer { code: 0, .. } if all_sent && delivered => Ok(()),
-            Ended::Lost(towline::WireError::End)
-                if all_sent && delivered && !self.connection.capabilities().session =>
-            {
-                Ok(())
-            }
-            _ => Err(RecvError::Ended(ended).into()),
+        match all_sent && delivered && is_orderly(&ended, self.connection) {
+            true => Ok(()),
+            false => Err(RecvError::Ended(ended).into()),
         }
     }
 
@@ -354,9 +393,9 @@ impl<'a> Exchange<'a> {
             })?;
             match step {
                 Step::Line(Some(line)) => {
-                    let line = line.map_err(Self::unreadable)?;
-                    bytes += line.len();
-                    asked.push_back(Asked::new(connection, line, self.timeout));
+                    let message = self.message(line)?;
+                    bytes += message.data.len();
+                    asked.push_back(Asked::new(connection, message, self.timeout));
                 }
                 Step::Line(None) => self.input = None,
                 Step::Replied(reply) => {

@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use towline::{
-    Address, Config, Connection, Context, Ended, Endpoint, Message, RecvError, SendError, WireError,
+    Address, Config, Connection, Context, Ended, Endpoint, Message, RecvError, SendError,
 };
 
+use crate::commands::ended::is_orderly;
+use crate::commands::exec::{self, Exec};
 use crate::commands::streams;
 use crate::failure::{Failure, Outcome};
+use crate::framing::Framing;
 use crate::interrupt::{Interrupt, Signal};
 use crate::metrics::{Counters, MetricsOption};
 use crate::output::text::Format;
@@ -25,7 +28,7 @@ const MAX_CONNECTIONS: usize = 1024;
 /// How long a peer that does not stop sending is listened to after a signal.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// Accept connections, and print, echo or discard what they send.
+/// Accept connections, and print, echo or discard what they send, or give it to a command.
 ///
 /// SIGINT and SIGTERM stop it in order: nothing new is accepted, what is queued is delivered, peers are told, within
 /// 5 seconds. After SIGTERM it ends with 0, after SIGINT with 130.
@@ -34,7 +37,7 @@ const DRAIN: Duration = Duration::from_secs(1);
     towline listen tcp://127.0.0.1:7000\n  \
     towline listen tls://[::]:0 --announce --echo\n  \
     towline listen quic://0.0.0.0:4433 --alpn hq-interop --echo --cert FILE --key FILE\n  \
-    towline listen ftcp://127.0.0.1:7000 --once --format quoted")]
+    towline listen ws://127.0.0.1:7000/ --text --exec 'while read line; do echo \"heard $line\"; done'")]
 pub(crate) struct Arguments {
     /// Where to listen, such as tcp://127.0.0.1:7000; port 0 is any free one.
     url: String,
@@ -53,9 +56,19 @@ pub(crate) struct Arguments {
     /// How messages are printed.
     #[arg(long, value_enum, default_value = "raw", conflicts_with_all = ["echo", "sink"])]
     format: Format,
+    /// Print each message behind its length: four octets, big-endian. With --exec the command reads and writes them so.
+    #[arg(long, conflicts_with_all = ["echo", "sink", "format"])]
+    framed: bool,
+    /// Start a shell command for each connection: messages are lines of its standard input, lines that it writes are messages. Its end
+    /// closes the connection, and the connection's end its input; after 5 seconds it is killed. TOWLINE_PEER is the peer's address.
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["echo", "sink", "format"])]
+    exec: Option<String>,
+    /// With --exec, what the command writes is text for plain WebSocket peers.
+    #[arg(long, requires = "exec")]
+    text: bool,
     /// quic:// only: serve plain streams under this application protocol to any QUIC peer; may be repeated. With --echo every
     /// bidirectional stream is answered with its own bytes and every datagram with itself; otherwise the bytes are printed as they come.
-    #[arg(long, value_name = "NAME", conflicts_with = "format")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["format", "framed", "exec"])]
     alpn: Vec<String>,
     #[command(flatten)]
     metrics: MetricsOption,
@@ -63,14 +76,30 @@ pub(crate) struct Arguments {
     tls: ServerTls,
 }
 
-enum Mode {
+enum Mode<'a> {
     Echo,
     Sink,
     Print(Format),
+    Exec(Exec<'a>),
+}
+
+impl Mode<'_> {
+    fn new(arguments: &Arguments) -> Mode<'_> {
+        match (&arguments.exec, arguments.echo, arguments.sink) {
+            (Some(command), ..) => {
+                let framing = Framing::new(arguments.framed);
+                Mode::Exec(Exec { command, framing, text: arguments.text })
+            }
+            (None, true, _) => Mode::Echo,
+            (None, _, true) => Mode::Sink,
+            _ if arguments.framed => Mode::Print(Format::Framed),
+            _ => Mode::Print(arguments.format),
+        }
+    }
 }
 
 struct Server<'a> {
-    mode: Mode,
+    mode: Mode<'a>,
     output: Mutex<Output>,
     interrupt: &'a Interrupt,
     notes: &'a Notes,
@@ -101,13 +130,8 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
         output.line(&format!("listening {}", listener.url()))?;
     }
     notes.detail(&format!("listening on {}", listener.url()));
-    let mode = match (arguments.echo, arguments.sink) {
-        (true, _) => Mode::Echo,
-        (_, true) => Mode::Sink,
-        _ => Mode::Print(arguments.format),
-    };
     let server = Server {
-        mode,
+        mode: Mode::new(arguments),
         output: Mutex::new(output),
         interrupt,
         notes,
@@ -171,7 +195,15 @@ impl Server<'_> {
         self.notes.detail(&format!("connection {number} from {peer}"));
         self.counters.connections.fetch_add(1, Ordering::Relaxed);
         self.counters.open.fetch_add(1, Ordering::Relaxed);
-        let outcome = self.take_all(connection, number);
+        let outcome = match &self.mode {
+            Mode::Exec(exec) => exec
+                .run(connection, self.interrupt, |message| self.count(message))
+                .and_then(|(ended, status)| {
+                    exec::check(status)?;
+                    Ok(ended)
+                }),
+            mode => self.take_all(connection, mode, number),
+        };
         self.counters.open.fetch_sub(1, Ordering::Relaxed);
         if matches!(outcome, Err(Failure::Failed(_))) {
             self.counters.failures.fetch_add(1, Ordering::Relaxed);
@@ -199,7 +231,12 @@ impl Server<'_> {
         }
     }
 
-    fn take_all(&self, connection: &Connection, number: u64) -> Outcome<Ended> {
+    fn count(&self, message: &Message) {
+        self.counters.messages.fetch_add(1, Ordering::Relaxed);
+        self.counters.bytes.fetch_add(message.data.len() as u64, Ordering::Relaxed);
+    }
+
+    fn take_all(&self, connection: &Connection, mode: &Mode<'_>, number: u64) -> Outcome<Ended> {
         let mut drained_by = None;
         loop {
             let message = match connection.try_recv() {
@@ -220,10 +257,9 @@ impl Server<'_> {
             {
                 return Err(signal.into());
             }
-            self.counters.messages.fetch_add(1, Ordering::Relaxed);
-            self.counters.bytes.fetch_add(message.data.len() as u64, Ordering::Relaxed);
-            match self.mode {
-                Mode::Sink => {}
+            self.count(&message);
+            match mode {
+                Mode::Sink | Mode::Exec(_) => {}
                 Mode::Print(format) => {
                     format.write(&mut *self.output(), &message, Some(number))?;
                 }
@@ -241,14 +277,5 @@ impl Server<'_> {
 
     fn output(&self) -> MutexGuard<'_, Output> {
         self.output.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether the peer meant to end it: on ftcp wires, closing the wire is the only way to say so.
-fn is_orderly(ended: &Ended, connection: &Connection) -> bool {
-    match ended {
-        Ended::Closed | Ended::ByPeer { code: 0, .. } => true,
-        Ended::Lost(WireError::End) => !connection.capabilities().session,
-        _ => false,
     }
 }

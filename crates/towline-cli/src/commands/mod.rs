@@ -3,6 +3,8 @@
 pub(crate) mod cert;
 pub(crate) mod connect;
 pub(crate) mod demo;
+mod ended;
+mod exec;
 pub(crate) mod generate;
 pub(crate) mod lab;
 pub(crate) mod link;

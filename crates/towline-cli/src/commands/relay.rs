@@ -1,5 +1,6 @@
 //! `towline relay`: carries coded flows on to where they go, without any key to them.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -8,10 +9,11 @@ use towline::bats::{
     HopAddress, Pattern, Relay, RelayBuilder, RelayEvent, RelaySettings, RelayStats, RelayTotals,
 };
 use towline::tls::Pin;
-use towline::{Address, Config};
+use towline::{Address, Config, Wire};
 
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::{Interrupt, Signal};
+use crate::metrics::{Counters, MetricsOption, Page};
 use crate::output::{Notes, Output};
 use crate::tls::ServerTls;
 use crate::units;
@@ -63,16 +65,17 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    metrics: MetricsOption,
+    #[command(flatten)]
     tls: ServerTls,
 }
 
 /// The host and port of a bats:// URL.
 fn parse(url: &str) -> Outcome<Address> {
-    let rest = url.strip_prefix("bats://").ok_or_else(|| {
-        Failure::Usage(format!("a relay listens on bats://host:port, not on `{url}`"))
-    })?;
-    // Its hops are QUIC connections, and their addresses have the same form.
-    Ok(Address::parse(&format!("quic://{rest}"))?)
+    match Address::parse(url)? {
+        address if address.wire() == Wire::Bats && address.path() == "/" => Ok(address),
+        _ => Err(Failure::Usage(format!("a relay listens on bats://host:port, not on `{url}`"))),
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -> Outcome {
@@ -109,6 +112,14 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
         .max_flows(arguments.max_flows)
         .start(&listen, move |event| tell(&log, event))
         .map_err(Failure::failed)?;
+    let relay = Arc::new(relay);
+    let watched = Arc::downgrade(&relay);
+    let more = move |page: &mut Page| {
+        if let Some(totals) = watched.upgrade().and_then(|relay| relay.totals()) {
+            render(&totals, page);
+        }
+    };
+    let metrics = arguments.metrics.serve(Arc::new(Counters::default()), more, notes)?;
     let mut output = Output::open()?;
     let url = format!("bats://{}", relay.local_address());
     if arguments.announce {
@@ -116,7 +127,8 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
     }
     notes.detail(&format!("listening on {url}"));
     let outcome = watch(arguments, &relay, interrupt, &mut output);
-    if let Some(totals) = relay.stop(arguments.drain) {
+    drop(metrics);
+    if let Some(totals) = Arc::into_inner(relay).and_then(|relay| relay.stop(arguments.drain)) {
         print(arguments, &totals, &mut output)?;
     }
     match outcome {
@@ -162,6 +174,31 @@ fn print(arguments: &Arguments, totals: &RelayTotals, output: &mut Output) -> Ou
         false => to_text(totals),
     };
     Ok(output.line(&text)?)
+}
+
+fn render(totals: &RelayTotals, page: &mut Page) {
+    page.gauge("towline_relay_flows", "Flows that pass now.", totals.flows as f64);
+    page.counter("towline_relay_opened_flows", "Flows that were let pass.", totals.opened as f64);
+    let refused: u64 = totals.refused.values().sum();
+    page.counter("towline_relay_refused_flows", "Flows that were refused.", refused as f64);
+    page.gauge("towline_relay_held_packets", "Packets kept to recode from.", totals.held as f64);
+    let [to_servers, to_clients] = &totals.packets;
+    let both = |count: fn(&RelayStats) -> u64| [count(to_servers), count(to_clients)];
+    page.directions(
+        "towline_relay_forwarded_packets",
+        "Packets that went on as they came; up is towards servers.",
+        both(|stats| stats.forwarded),
+    );
+    page.directions(
+        "towline_relay_recoded_packets",
+        "Packets that were made of others.",
+        both(|stats| stats.recoded),
+    );
+    let dropped = |stats: &RelayStats| {
+        let dropped = &stats.dropped;
+        dropped.redundant + dropped.malformed + dropped.over_credit + dropped.early
+    };
+    page.directions("towline_relay_dropped_packets", "Packets that were of no use.", both(dropped));
 }
 
 fn direction(stats: &RelayStats) -> Value {

@@ -24,6 +24,8 @@ pub(crate) struct Plot {
     x: String,
     y: String,
     y_right: Option<String>,
+    /// The end of the scale, if it is not to follow the lines.
+    top: Option<f64>,
     lines: Vec<Line>,
 }
 
@@ -50,11 +52,23 @@ fn number(value: f64) -> String {
 impl Plot {
     pub(crate) fn new(title: &str, x: &str, y: &str, y_right: Option<&str>) -> Plot {
         let y_right = y_right.map(str::to_owned);
-        Plot { title: title.into(), x: x.into(), y: y.into(), y_right, lines: Vec::new() }
+        Plot {
+            title: title.into(),
+            x: x.into(),
+            y: y.into(),
+            y_right,
+            top: None,
+            lines: Vec::new(),
+        }
     }
 
     pub(crate) fn line(&mut self, name: &str, points: Vec<(f64, f64)>) {
         self.lines.push(Line { name: name.into(), points, right: false });
+    }
+
+    /// Makes the scale end at this value or a little above it.
+    pub(crate) fn top(&mut self, value: f64) {
+        self.top = Some(value);
     }
 
     /// A line on the scale at the right.
@@ -63,16 +77,21 @@ impl Plot {
     }
 
     pub(crate) fn to_svg(&self) -> String {
+        head(HEIGHT) + &self.body() + "</svg>\n"
+    }
+
+    fn body(&self) -> String {
         let top = |right: bool| {
             let lines = self.lines.iter().filter(|line| line.right == right);
             let values = lines.flat_map(|line| line.points.iter().map(|point| point.1));
-            round_up(values.fold(0.0, f64::max))
+            let fixed = self.top.filter(|_| !right);
+            round_up(fixed.unwrap_or_else(|| values.fold(0.0, f64::max)))
         };
         let ends = self.lines.iter().flat_map(|line| line.points.iter().map(|point| point.0));
         let (x_top, y_top, right_top) = (ends.fold(0.0, f64::max).max(1e-9), top(false), top(true));
         let place_x = |x: f64| LEFT + x / x_top * (WIDTH - LEFT - RIGHT);
         let place_y = |y: f64, top: f64| HEIGHT - BOTTOM - y / top * (HEIGHT - TOP - BOTTOM);
-        let mut svg = head(&self.title);
+        let mut svg = headline(&self.title);
         for step in 0..=4 {
             let share = f64::from(step) / 4.0;
             let y = place_y(share, 1.0);
@@ -119,43 +138,63 @@ impl Plot {
             self.lines.iter().zip(COLOURS.into_iter().cycle()).enumerate()
         {
             let top = if line.right { right_top } else { y_top };
-            let points: Vec<String> = line
-                .points
-                .iter()
-                .map(|(x, y)| format!("{:.1},{:.1}", place_x(*x), place_y(*y, top)))
-                .collect();
-            let dash = if line.right { " stroke-dasharray='5 3'" } else { "" };
-            let _ = writeln!(
-                svg,
-                "<polyline fill='none' stroke='{colour}' stroke-width='2'{dash} points='{}'/>",
-                points.join(" ")
-            );
-            let x = LEFT + 160.0 * index as f64;
-            let y = HEIGHT - 10.0;
-            let _ = writeln!(
-                svg,
-                "<path d='M{x} {}h24' stroke='{colour}' stroke-width='3'{dash}/>",
-                y - 4.0
-            );
-            let _ = writeln!(svg, "<text x='{}' y='{y}'>{}</text>", x + 30.0, escape(&line.name));
+            let points: Vec<(f64, f64)> =
+                line.points.iter().map(|(x, y)| (place_x(*x), place_y(*y, top))).collect();
+            self.draw(&mut svg, index, line, colour, &points);
         }
-        svg + "</svg>\n"
+        svg
+    }
+
+    /// A line, or a dot where there is one point only, and its name below.
+    fn draw(&self, svg: &mut String, index: usize, line: &Line, colour: &str, at: &[(f64, f64)]) {
+        let dash = if line.right { " stroke-dasharray='5 3'" } else { "" };
+        if let [(x, y)] = at {
+            let _ = writeln!(svg, "<circle cx='{x:.1}' cy='{y:.1}' r='5' fill='{colour}'/>");
+        }
+        let points: Vec<String> = at.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+        let _ = writeln!(
+            svg,
+            "<polyline fill='none' stroke='{colour}' stroke-width='2'{dash} points='{}'/>",
+            points.join(" ")
+        );
+        let step = ((WIDTH - LEFT) / self.lines.len() as f64).min(160.0);
+        let (x, y) = (LEFT + step * index as f64, HEIGHT - 10.0);
+        let _ = writeln!(
+            svg,
+            "<path d='M{x:.1} {}h24' stroke='{colour}' stroke-width='3'{dash}/>",
+            y - 4.0
+        );
+        let name = escape(&line.name);
+        let _ = writeln!(svg, "<text x='{:.1}' y='{y}'>{name}</text>", x + 30.0);
     }
 }
 
-fn head(title: &str) -> String {
+/// Several below each other.
+pub(crate) fn stack(plots: &[Plot]) -> String {
+    let mut svg = head(HEIGHT * plots.len() as f64);
+    for (number, plot) in plots.iter().enumerate() {
+        let down = HEIGHT * number as f64;
+        let _ = writeln!(svg, "<g transform='translate(0 {down})'>\n{}</g>", plot.body());
+    }
+    svg + "</svg>\n"
+}
+
+fn head(height: f64) -> String {
     format!(
-        "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {HEIGHT}' font-family='sans-serif' font-size='13'>\n\
+        "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {height}' font-family='sans-serif' font-size='13'>\n\
          <style>.grid{{stroke:#8884;stroke-width:1}}text{{fill:#555}}</style>\n\
-         <rect width='100%' height='100%' fill='#fff'/>\n\
-         <text x='{LEFT}' y='24' font-size='16' font-weight='bold'>{}</text>\n",
-        escape(title)
+         <rect width='100%' height='100%' fill='#fff'/>\n"
     )
+}
+
+fn headline(title: &str) -> String {
+    let title = escape(title);
+    format!("<text x='{LEFT}' y='24' font-size='16' font-weight='bold'>{title}</text>\n")
 }
 
 /// Bars below each other, each with a name, a length from 0 to 1, and words at its end.
 pub(crate) fn bars(title: &str, rows: &[(String, f64, String)], under: &str) -> String {
-    let mut svg = head(title);
+    let mut svg = head(HEIGHT) + &headline(title);
     let step = (HEIGHT - TOP - BOTTOM) / rows.len().max(1) as f64;
     let whole = WIDTH - 2.0 * LEFT - 230.0;
     for (index, (name, share, words)) in rows.iter().enumerate() {
@@ -211,6 +250,10 @@ mod tests {
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
         assert_eq!(svg.matches("<polyline").count(), 2);
         assert!(svg.contains("a &lt; b") && svg.contains("&lt;two&gt;"));
+        assert_eq!(svg.matches("<circle").count(), 1);
+        let both = stack(&[plot, Plot::new("c", "s", "Mbit/s", None)]);
+        assert_eq!(both.matches("<svg ").count(), 1);
+        assert!(both.contains("translate(0 380)") && both.contains("0 0 760 760"));
         let bars = bars("t", &[("tcp".into(), 0.5, "5 Mbit/s".into())], "u");
         assert!(bars.contains("tcp") && bars.contains("5 Mbit/s"));
     }

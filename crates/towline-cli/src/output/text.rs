@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use towline::Message;
 
 use super::json;
+use crate::framing::Framing;
 
 /// How messages are written to standard output, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -18,6 +19,9 @@ pub(crate) enum Format {
     Hex,
     /// One JSON object per line, with id, reply_to, lane and data.
     Json,
+    /// `--framed`: behind its length.
+    #[value(skip)]
+    Framed,
 }
 
 impl Format {
@@ -29,6 +33,7 @@ impl Format {
         connection: Option<u64>,
     ) -> std::io::Result<()> {
         match self {
+            Format::Framed => return Framing::Lengths.write(out, &message.data),
             Format::Raw => out.write_all(&message.data)?,
             Format::Quoted => write!(out, "\"{}\"", message.data.escape_ascii())?,
             Format::Hex => out.write_all(hex(&message.data).as_bytes())?,

@@ -142,6 +142,10 @@ impl Running {
         stdin.flush().unwrap();
     }
 
+    pub(crate) fn close_input(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal)
             .unwrap();
@@ -195,10 +199,18 @@ impl Server {
     #[track_caller]
     pub(crate) fn start(sub_command: &[&str], wire: &str, options: &[&str]) -> Server {
         let url = format!("{wire}://127.0.0.1:0");
-        let arguments = [sub_command, &[&url, "--announce"], options].concat();
+        Server::start_at(sub_command, &url, options)
+    }
+
+    /// The same at a whole URL.
+    #[track_caller]
+    pub(crate) fn start_at(sub_command: &[&str], url: &str, options: &[&str]) -> Server {
+        let wire = url.split_once("://").unwrap().0;
+        let arguments = [sub_command, &[url, "--announce"], options].concat();
         let mut running = Running::start(&arguments);
         let mut trust = Vec::new();
-        if matches!(wire, "tls" | "ftcps" | "wss" | "quic") && !options.contains(&"--cert") {
+        if matches!(wire, "tls" | "ftcps" | "wss" | "quic" | "bats") && !options.contains(&"--cert")
+        {
             let line = running.err.wait_for("pin sha256:");
             let pin = line.split_whitespace().last().unwrap();
             trust = vec!["--pin".to_owned(), pin.to_owned()];
@@ -263,4 +275,4 @@ impl Drop for Directory {
     }
 }
 
-pub(crate) const WIRES: [&str; 7] = ["tcp", "tls", "ftcp", "ftcps", "ws", "wss", "quic"];
+pub(crate) const WIRES: [&str; 8] = ["tcp", "tls", "ftcp", "ftcps", "ws", "wss", "quic", "bats"];

@@ -92,6 +92,9 @@ pub fn parse(data: &[u8]) {
         Ok(wire::Packet::Credit(credit)) => {
             assert_eq!(wire::Packet::parse(credit.encode()), Ok(wire::Packet::Credit(credit)));
         }
+        Ok(wire::Packet::Done(done)) => {
+            assert_eq!(wire::Packet::parse(done.encode()), Ok(wire::Packet::Done(done)));
+        }
         Ok(wire::Packet::Part(part)) => assert_eq!(part.encode()[3..], bytes[3..]),
         _ => {}
     }
@@ -104,7 +107,11 @@ pub fn parse(data: &[u8]) {
 pub fn flow(data: &[u8]) {
     let Some((&choice, data)) = data.split_first() else { return };
     let mut now = Instant::now();
-    let config = if choice & 1 == 0 { FlowConfig::default() } else { FlowConfig::btp() };
+    let config = match choice & 3 {
+        1 => FlowConfig::btp(),
+        3 => FlowConfig::brctp(),
+        _ => FlowConfig::default(),
+    };
     let config = FlowConfig { hop_feedback: choice & 2 == 0, ..config };
     let flow = if choice & 4 == 0 { Flow::client(config, now) } else { Flow::server(config, now) };
     let Ok(mut flow) = flow else { return };

@@ -15,6 +15,9 @@ use super::wire::{self, SOURCE_HEADER, expand};
 
 /// When nothing came for this long, batches are closed as they are.
 const PAUSE: Duration = Duration::from_millis(10);
+/// Of rateless flows: batches that are open at a time, and those that are kept because combinations of them may still wait.
+const OPEN_BATCHES: usize = 2;
+const SPENT_BATCHES: usize = 256;
 /// The table of redundancy is made anew after this many batches.
 const TABLE_PERIOD: u32 = 64;
 
@@ -25,6 +28,13 @@ enum Spending {
     Rate,
     /// What protection asks for, as it goes.
     Runs(Runs),
+}
+
+/// Batches in the order in which they were sent on, where their numbers do not tell.
+#[derive(Debug, Default)]
+struct Order {
+    open: VecDeque<u64>,
+    spent: VecDeque<u64>,
 }
 
 #[derive(Debug)]
@@ -76,6 +86,8 @@ pub(crate) struct Mixer {
     ranks: Vec<f64>,
     table: Option<RecodingTable>,
     closed: u32,
+    /// Rateless flows only.
+    order: Option<Order>,
     /// Batches dropped to make room.
     pub(crate) evicted: u64,
     /// New packets dropped because too many waited.
@@ -108,9 +120,15 @@ impl Mixer {
             ranks: vec![0.0; geometry.size.columns() + 1],
             table: None,
             closed: 0,
+            order: None,
             evicted: 0,
             overrun: 0,
         }
+    }
+
+    /// Numbers jump back and forth: batches are closed in the order in which they are sent on.
+    pub(crate) fn rateless(self) -> Mixer {
+        Mixer { order: Some(Order::default()), ..self }
     }
 
     /// The number after the largest one seen.
@@ -251,7 +269,7 @@ impl Mixer {
     /// Closes the batches of groups that have passed. What is added to a batch must not overtake the batch itself: a receiver takes what lies
     /// before the newest symbol and has not come for lost.
     fn close_passed(&mut self, path: &Path) {
-        if matches!(self.spending, Spending::Runs(_)) {
+        if matches!(self.spending, Spending::Runs(_)) || self.order.is_some() {
             return;
         }
         let (group, interleave) = (self.geometry.group(), self.geometry.interleave());
@@ -264,6 +282,32 @@ impl Mixer {
             self.close(batch, path);
         }
         self.open_from = self.open_from.max(passed);
+    }
+
+    /// Something of a batch was sent on: those long before it are over.
+    fn on_passed(&mut self, batch: u64, path: &Path) {
+        let Some(order) = &mut self.order else { return };
+        if order.open.back() == Some(&batch) || order.open.contains(&batch) {
+            return;
+        }
+        order.open.push_back(batch);
+        if order.open.len() > OPEN_BATCHES
+            && let Some(batch) = order.open.pop_front()
+        {
+            self.spend(batch, path);
+        }
+    }
+
+    /// Closes a batch, and forgets one that was closed long ago.
+    fn spend(&mut self, batch: u64, path: &Path) {
+        self.close(batch, path);
+        let Some(order) = &mut self.order else { return };
+        order.spent.push_back(batch);
+        if order.spent.len() > SPENT_BATCHES
+            && let Some(batch) = order.spent.pop_front()
+        {
+            self.batches.remove(&batch);
+        }
     }
 
     fn close(&mut self, batch: u64, path: &Path) {
@@ -328,6 +372,7 @@ impl Mixer {
             self.sent_end = self.sent_end.max(number + 1);
             self.close_passed(path);
         }
+        self.on_passed(batch, path);
         if let Some(coded) = self.batches.get_mut(&batch) {
             coded.sent += 1;
         }
@@ -338,6 +383,9 @@ impl Mixer {
     fn close_idle(&mut self, now: Instant, path: &Path) {
         if self.idle_at().is_none_or(|at| at > now) {
             return;
+        }
+        while let Some(batch) = self.order.as_mut().and_then(|order| order.open.pop_front()) {
+            self.spend(batch, path);
         }
         let open = self.batches.range(self.open_from..);
         let open: Vec<u64> = open.filter(|(_, coded)| !coded.closed).map(|(&id, _)| id).collect();

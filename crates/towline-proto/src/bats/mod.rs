@@ -16,6 +16,7 @@ pub mod hop;
 mod mixer;
 mod outbox;
 mod parts;
+pub mod plain;
 pub mod quic_hop;
 pub mod relay;
 mod runs;

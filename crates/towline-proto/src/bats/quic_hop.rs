@@ -62,6 +62,8 @@ impl HopConfig {
             send_idle_timeout: Duration::ZERO,
             minimum_mtu: self.mtu,
             maximum_mtu: self.mtu.max(1_500),
+            // Heavy loss looks like a path that has become smaller, now and then.
+            mtu_discovery_interval: Duration::from_secs(1),
             idle_timeout: Some(self.idle_timeout),
             keep_alive_interval: Some(self.idle_timeout / 3),
             disconnect_timeout: self.disconnect_timeout,

@@ -9,7 +9,7 @@ use towline_code::BatchSize;
 use super::control::{Frame, FrameReader, Open};
 use super::flow::{Framing, Mode};
 use super::wire::{
-    Credit, Mixed, Packet, Part, Report, mark_again, put_mixed_header, source_header,
+    Credit, Done, Mixed, Packet, Part, Report, mark_again, put_mixed_header, source_header,
 };
 
 const VECTORS: &str = include_str!("../../../../docs/vectors/bats.txt");
@@ -75,6 +75,14 @@ fn packet(kind: &str, fields: &Fields<'_>) -> Option<(Bytes, Packet)> {
             let part = Part { packet, index, count, data: fields.bytes("data") };
             out.extend_from_slice(&part.encode());
             Packet::Part(part)
+        }
+        "done" => {
+            let [serial, next] = ["serial", "next"].map(|name| fields.number(name));
+            let [limit, receiver] = ["limit", "receiver"].map(|name| fields.number(name));
+            let whole = fields.0["whole"].split(',').filter_map(|n| n.parse().ok()).collect();
+            let done = Done { serial, receiver: receiver as u32, next, limit, whole };
+            out.extend_from_slice(&done.encode());
+            Packet::Done(done)
         }
         _ => return None,
     };

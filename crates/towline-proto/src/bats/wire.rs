@@ -12,6 +12,8 @@ pub const SOURCE_HEADER: usize = 4;
 pub const MIXED_HEADER: usize = 5;
 /// Most deficits in one report.
 pub const MAX_DEFICITS: usize = 512;
+/// Most generations in the list of a [`Done`].
+pub const MAX_WHOLE: usize = 64;
 /// Most bytes in the body of a control frame.
 pub const MAX_CONTROL: usize = 16 * 1024;
 /// Most bytes in the reason of a Close.
@@ -26,6 +28,7 @@ const MIXED: u8 = 1;
 const REPORT: u8 = 2;
 const CREDIT: u8 = 3;
 const PART: u8 = 4;
+const DONE: u8 = 5;
 /// Bit 4 of the first byte of source and mixed packets.
 const AGAIN: u8 = 0x10;
 
@@ -81,6 +84,8 @@ pub enum Packet {
     Credit(Credit),
     /// A piece of a packet that did not fit the hop.
     Part(Part),
+    /// What a receiver of BRCTP has whole; relays pass it on.
+    Done(Done),
 }
 
 /// A combination of the columns of one batch.
@@ -120,6 +125,21 @@ pub struct Credit {
     pub limit: u64,
     /// The longest packet that fits the rest of the path, bytes.
     pub max_packet: u64,
+}
+
+/// Which generations a receiver of BRCTP has whole. A later one replaces an earlier one of the same receiver.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Counts what this receiver says.
+    pub serial: u64,
+    /// Tells receivers of one flow apart.
+    pub receiver: u32,
+    /// Every generation before this one is whole.
+    pub next: u64,
+    /// The first generation that may not be sent yet.
+    pub limit: u64,
+    /// Others that are whole, ascending, at most 64.
+    pub whole: Vec<u64>,
 }
 
 /// A piece of a packet.
@@ -167,6 +187,7 @@ impl Packet {
             REPORT => Report::parse(&data).map(Packet::Report),
             CREDIT => Credit::parse(&data).map(Packet::Credit),
             PART => Part::parse(data).map(Packet::Part),
+            DONE => Done::parse(&data).map(Packet::Done),
             other => Err(PacketError::UnknownType(other)),
         }
     }
@@ -265,6 +286,42 @@ impl Credit {
         put_number(self.serial, &mut out);
         put_number(self.limit, &mut out);
         put_number(self.max_packet, &mut out);
+        out.freeze()
+    }
+}
+
+impl Done {
+    fn parse(data: &[u8]) -> Result<Done, PacketError> {
+        let mut reader = Reader(data.get(1..).unwrap_or_default());
+        let serial = reader.number()?;
+        let receiver = u32::try_from(reader.number()?).map_err(|_| PacketError::List)?;
+        let (next, ahead) = (reader.number()?, reader.number()?);
+        let limit = next.saturating_add(ahead);
+        let mut done = Done { serial, receiver, next, limit, whole: Vec::new() };
+        let mut last = next;
+        while !reader.0.is_empty() {
+            if done.whole.len() == MAX_WHOLE {
+                return Err(PacketError::List);
+            }
+            last = last.checked_add(reader.number()?).ok_or(PacketError::List)?;
+            done.whole.push(last);
+        }
+        Ok(done)
+    }
+
+    /// Writes it.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(32);
+        out.extend_from_slice(&[DONE << 5]);
+        put_number(self.serial, &mut out);
+        put_number(self.receiver.into(), &mut out);
+        put_number(self.next, &mut out);
+        put_number(self.limit.saturating_sub(self.next), &mut out);
+        let mut last = self.next;
+        for &generation in self.whole.iter().take(MAX_WHOLE) {
+            put_number(generation.saturating_sub(last), &mut out);
+            last = generation;
+        }
         out.freeze()
     }
 }
@@ -377,6 +434,8 @@ mod tests {
         assert_eq!(Packet::parse(credit.encode()), Ok(Packet::Credit(credit)));
         let part = Part { packet: 513, index: 1, count: 2, data: Bytes::from_static(b"end") };
         assert_eq!(Packet::parse(part.encode()), Ok(Packet::Part(part)));
+        let done = Done { serial: 2, receiver: 7, next: 5, limit: 21, whole: vec![6, 9, 10] };
+        assert_eq!(Packet::parse(done.encode()), Ok(Packet::Done(done)));
     }
 
     #[test]

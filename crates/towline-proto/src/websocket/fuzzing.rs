@@ -6,8 +6,8 @@ use std::time::Instant;
 use bytes::BytesMut;
 
 use super::handshake::{
-    Acceptance, ClientOptions, ClientOutcome, Navigation, ProxyOptions, ProxyTunnel, ServerEvent,
-    ServerHandshake, ServerOptions, Target,
+    Acceptance, ClientOptions, ClientOutcome, Navigation, ProxyKind, ProxyOptions, ProxyTunnel,
+    ServerEvent, ServerHandshake, ServerOptions, Target,
 };
 use super::{
     ChaChaEntropy, Compression, Config, Connection, DeflateConfig, DeflateParams, Delivery, Event,
@@ -198,10 +198,13 @@ pub fn handshake(data: &[u8]) {
 
     let text = String::from_utf8_lossy(data);
     if let Ok((target, _)) = Target::parse(&text) {
-        if let Ok(mut tunnel) = ProxyTunnel::new(&ProxyOptions::default(), &target, now) {
-            tunnel.handle_input(now, BytesMut::from(data));
-            tunnel.handle_eof(now);
-            assert!(tunnel.poll_outcome().is_some());
+        for kind in [ProxyKind::Http, ProxyKind::Socks5] {
+            let options = ProxyOptions { kind, ..ProxyOptions::default() };
+            if let Ok(mut tunnel) = ProxyTunnel::new(&options, &target, now) {
+                tunnel.handle_input(now, BytesMut::from(data));
+                tunnel.handle_eof(now);
+                assert!(tunnel.poll_outcome().is_some());
+            }
         }
         assert!(target.path.starts_with('/'));
         assert!(target.path.bytes().all(|byte| byte.is_ascii_graphic()));

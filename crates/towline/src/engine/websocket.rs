@@ -49,10 +49,12 @@ pub(crate) struct Queue {
     max_bytes: usize,
     max_messages: usize,
     max_message: usize,
+    /// The limit is the configuration's, and not the wire's.
+    configured: bool,
 }
 
 impl Queue {
-    pub(crate) fn new(options: &Plain) -> Queue {
+    pub(crate) fn new(options: &Plain, limit: Option<usize>) -> Queue {
         Queue {
             messages: VecDeque::new(),
             bytes: 0,
@@ -60,7 +62,8 @@ impl Queue {
             accepted: 0,
             max_bytes: options.send_queue_bytes,
             max_messages: options.send_queue_messages,
-            max_message: options.max_message,
+            max_message: limit.map_or(options.max_message, |it| it.min(options.max_message)),
+            configured: limit.is_none_or(|limit| limit > options.max_message),
         }
     }
 
@@ -68,7 +71,8 @@ impl Queue {
         let bytes = message.data.len();
         let limit = self.max_message;
         if bytes > limit {
-            return Err(Refused::Never(SendError::TooLarge { bytes, limit, session: true }));
+            let session = self.configured;
+            return Err(Refused::Never(SendError::TooLarge { bytes, limit, session }));
         }
         if message.is_text && std::str::from_utf8(&message.data).is_err() {
             return Err(Refused::Never(SendError::NotText));

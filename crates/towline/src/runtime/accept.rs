@@ -57,6 +57,8 @@ pub(crate) struct Resume {
     pub(super) layer: Layer,
     #[cfg(feature = "websocket")]
     pub(super) upgraded: Option<Arc<crate::websocket::Upgraded>>,
+    #[cfg(feature = "bats")]
+    flow: Option<(Arc<crate::bats::Carried>, usize)>,
     local: Option<SocketAddr>,
     peer: Option<SocketAddr>,
 }
@@ -385,6 +387,8 @@ impl Runtime {
             layer: Layer::None,
             #[cfg(feature = "websocket")]
             upgraded: None,
+            #[cfg(feature = "bats")]
+            flow: link.flow.take(),
             local: link.local,
             peer: link.peer,
         };
@@ -424,6 +428,10 @@ impl Runtime {
         {
             link.layer = resume.layer;
             link.upgraded = resume.upgraded;
+        }
+        #[cfg(feature = "bats")]
+        {
+            link.flow = resume.flow;
         }
         self.links.insert(link);
         self.resume_here(key, &resume.session, resume.hello, resume.left_over);

@@ -164,6 +164,10 @@ impl Runtime {
                 let id = SessionId(random_bytes());
                 Engine::Session(Box::new(Session::client(config, id, self.now)))
             }
+            #[cfg(feature = "bats")]
+            false if dialing.addresses.first().is_some_and(|to| to.wire().is_datagram()) => {
+                Engine::Messages(Box::new(crate::engine::messages::Engine::new(options)))
+            }
             false => Engine::ftcp(options),
         };
         let origin = Origin::Dialed(Box::new(dialing));
@@ -344,7 +348,7 @@ impl Runtime {
         let carrier = link.carrier;
         let local = self.carrier_local(carrier);
         if let Some(link) = self.links.get_mut(link_key.0) {
-            link.local = local;
+            link.local = local.or(link.local);
         }
         #[cfg(feature = "websocket")]
         match self.begin_tunnel(link_key, core, address) {
@@ -441,8 +445,9 @@ impl Runtime {
         #[cfg(feature = "websocket")]
         if let Some(engine) = plain {
             core.engine = engine;
+            let limit = self.links.get(link_key.0).and_then(Link::max_message);
             core.shared.out().outgoing =
-                crate::engine::Outgoing::websocket(&core.shared.config.0.plain);
+                crate::engine::Outgoing::messages(&core.shared.config.0.plain, limit);
         }
         #[cfg(not(feature = "websocket"))]
         let _ = plain;
@@ -626,9 +631,9 @@ impl Runtime {
     }
 }
 
-/// Whether not a socket of ours but a factory opens this address: an application's, or ours for QUIC.
+/// Whether not a socket of ours but a factory opens this address: an application's, or one of ours over datagrams.
 fn is_opened_by_factory(config: &crate::Config, to: &Address) -> bool {
-    to.wire() == crate::Wire::Quic || config.factory_for(to).is_some()
+    to.wire().is_udp() || config.factory_for(to).is_some()
 }
 
 /// An attempt that is not even begun.
@@ -679,7 +684,7 @@ pub(super) fn random_seed() -> [u8; 32] {
     seed
 }
 
-fn random_u64() -> u64 {
+pub(super) fn random_u64() -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = random_bytes();
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }

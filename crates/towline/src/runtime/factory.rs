@@ -72,6 +72,12 @@ impl Runtime {
             (to.wire() == crate::Wire::Quic)
                 .then(|| quic_wire(&mut self.quic_wires, &self.threads, config))
         });
+        #[cfg(feature = "bats")]
+        let factory = factory.or_else(|| {
+            let wire = to.wire();
+            (wire.is_udp() && wire != crate::Wire::Quic)
+                .then(|| bats_wire(&mut self.bats_wires, &self.threads, config, wire))
+        });
         let Some(factory) = factory else { return };
         let options = open_options(config, &to, core.born);
         let timeout = options.timeout;
@@ -263,6 +269,10 @@ impl Runtime {
             self.socket_opened(link, &shared);
         }
         self.hand_on(slot, &shared);
+        #[cfg(feature = "bats")]
+        if let Some(link) = self.sockets.get(slot).and_then(|socket| socket.link) {
+            self.look_at_flow(link);
+        }
         if let Some(link) = self.sockets.get(slot).and_then(|socket| socket.link) {
             if shared.take_room() {
                 self.sent(link);
@@ -279,6 +289,17 @@ impl Runtime {
                 self.sockets.remove(slot);
                 shared.dispose();
             }
+        }
+    }
+
+    /// Tells the application what has changed about the flow under its link.
+    #[cfg(feature = "bats")]
+    fn look_at_flow(&mut self, key: LinkKey) {
+        let Some(link) = self.links.get(key.0) else { return };
+        let (Owner::Core(core), Some((flow, _))) = (&link.owner, &link.flow) else { return };
+        let Some(length) = flow.state().take_ideal_buffer_length() else { return };
+        if let Some(core) = self.cores.get_mut(*core) {
+            core.tell(crate::Event::IdealBufferLength(length));
         }
     }
 
@@ -324,6 +345,10 @@ impl Runtime {
         };
         let (outcome, response) = {
             let life = shared.life();
+            if life.has_arrivals() {
+                // They came since the last look, and were told of: the next one hands them on first.
+                return;
+            }
             (life.outcome(), life.response.clone())
         };
         let Some(mut outcome) = outcome else { return };
@@ -385,6 +410,17 @@ impl Runtime {
             && let Some(link) = self.links.get_mut(key.0)
         {
             (link.state, link.local, link.peer) = (agreed.tls, agreed.local, Some(agreed.peer));
+        }
+        #[cfg(feature = "bats")]
+        if let Some((flow, agreed)) = crate::bats::agreed(&Arc::clone(shared).into())
+            && let Some(link) = self.links.get_mut(key.0)
+        {
+            (link.state, link.local, link.peer) = (agreed.tls, agreed.local, Some(agreed.peer));
+            link.flow = Some((flow, agreed.max_message));
+        }
+        #[cfg(feature = "bats")]
+        if wire.is_datagram() {
+            return self.datagrams_opened(key, shared);
         }
         let Some(link) = self.links.get(key.0) else { return };
         let framing = shared.framing();
@@ -505,4 +541,22 @@ fn quic_wire(
     let wire = Arc::new(crate::quic::QuicWire::new(Arc::clone(threads), config.clone()));
     wires.push(Arc::clone(&wire));
     wire
+}
+
+/// The same of `bats://` and `udp://`.
+#[cfg(feature = "bats")]
+fn bats_wire(
+    wires: &mut Vec<Arc<crate::bats::BatsWire>>,
+    threads: &Arc<[Arc<Thread>]>,
+    config: &crate::Config,
+    wire: crate::Wire,
+) -> Arc<dyn crate::socket_factory::SocketFactory> {
+    if let Some(known) = wires.iter().find(|known| known.is_for(config, wire)) {
+        return Arc::clone(known) as _;
+    }
+    wires.retain(|wire| Arc::strong_count(wire) > 1);
+    let made = crate::bats::BatsWire::new(Arc::clone(threads), config.clone(), wire.is_datagram());
+    let made = Arc::new(made);
+    wires.push(Arc::clone(&made));
+    made
 }

@@ -74,6 +74,27 @@ impl Runtime {
         }
     }
 
+    /// A socket whose messages are datagrams is open.
+    #[cfg(feature = "bats")]
+    pub(super) fn datagrams_opened(&mut self, key: LinkKey, shared: &Arc<SocketShared>) {
+        shared.watch();
+        let Some(link) = self.links.get(key.0) else { return };
+        match &link.owner {
+            Owner::Dial { core, address } => {
+                let (core, address) = (*core, *address);
+                let engine = self.cores.get(core).map(messages_engine);
+                self.link_up(key, core, address, engine);
+            }
+            Owner::Accepting { listener, .. } => {
+                let listener = Arc::clone(listener);
+                let options = &listener.endpoint.config.0.plain;
+                let engine = Engine::Messages(Box::new(messages::Engine::new(options)));
+                self.admit_plain(key, &listener, engine);
+            }
+            _ => {}
+        }
+    }
+
     fn framed_dialed(
         &mut self,
         key: LinkKey,

@@ -51,6 +51,9 @@ pub(super) struct Link {
     /// What the handshake agreed on, for the connection that gets this link.
     #[cfg(feature = "websocket")]
     pub(super) upgraded: Option<Arc<crate::websocket::Upgraded>>,
+    /// The flow under it, if there is one, and the longest message that it takes.
+    #[cfg(feature = "bats")]
+    pub(super) flow: Option<(Arc<crate::bats::Carried>, usize)>,
     pub(super) local: Option<SocketAddr>,
     pub(super) peer: Option<SocketAddr>,
     pub(super) deadline: Option<Instant>,
@@ -79,6 +82,8 @@ impl Link {
             layer: Layer::None,
             #[cfg(feature = "websocket")]
             upgraded: None,
+            #[cfg(feature = "bats")]
+            flow: None,
             local: None,
             peer: None,
             deadline: None,
@@ -86,6 +91,16 @@ impl Link {
             sending: false,
             given: 0,
         }
+    }
+
+    /// The longest message, where that is the wire's to say.
+    #[cfg(feature = "websocket")]
+    pub(super) fn max_message(&self) -> Option<usize> {
+        #[cfg(feature = "bats")]
+        if let Some((_, limit)) = &self.flow {
+            return Some(*limit);
+        }
+        None
     }
 
     /// Whether a stopping thread should wait for it.

@@ -10,6 +10,8 @@
 
 mod accept;
 mod alarms;
+#[cfg(feature = "bats")]
+mod bats;
 mod carrier;
 mod core;
 #[cfg(feature = "quic")]
@@ -53,6 +55,8 @@ use self::core::Core;
 use self::factory::{FactoryCarrier, Stirred};
 use self::link::{Link, LinkKey};
 
+#[cfg(feature = "bats")]
+pub(crate) use self::bats::{BatsCommand, BatsEngine};
 #[cfg(feature = "quic")]
 pub use self::datagram::PortStats;
 #[cfg(feature = "quic")]
@@ -89,6 +93,9 @@ pub(crate) enum Command {
     /// Something about QUIC itself.
     #[cfg(feature = "quic")]
     Quic(QuicCommand),
+    /// Something about flows.
+    #[cfg(feature = "bats")]
+    Bats(BatsCommand),
     /// A connection that a factory accepted, to be served by this thread.
     Attach { socket: Arc<SocketShared>, listener: Arc<ListenerShared> },
     /// A factory told its socket something.
@@ -106,6 +113,8 @@ enum Timed {
     Quic(quic::PortKey),
     #[cfg(feature = "quic")]
     QuicDial(quic::AppKey),
+    #[cfg(feature = "bats")]
+    Bats(bats::PortKey),
     /// The close of a factory's socket.
     Socket(usize),
 }
@@ -138,6 +147,10 @@ pub(crate) struct Runtime {
     quic: quic::QuicThread,
     #[cfg(feature = "quic")]
     quic_wires: Vec<Arc<crate::quic::QuicWire>>,
+    #[cfg(feature = "bats")]
+    bats: bats::BatsThread,
+    #[cfg(feature = "bats")]
+    bats_wires: Vec<Arc<crate::bats::BatsWire>>,
     sockets: Slab<FactoryCarrier>,
     /// Carriers that have something to tell.
     stirred: Vec<Stirred>,
@@ -165,6 +178,10 @@ impl Runtime {
             quic: quic::QuicThread::default(),
             #[cfg(feature = "quic")]
             quic_wires: Vec::new(),
+            #[cfg(feature = "bats")]
+            bats: bats::BatsThread::default(),
+            #[cfg(feature = "bats")]
+            bats_wires: Vec::new(),
             sockets: Slab::new(),
             stirred: Vec::new(),
             timers: BinaryHeap::new(),
@@ -207,8 +224,7 @@ impl Runtime {
                 self.complete(completion);
             }
             self.expire_timers();
-            #[cfg(feature = "quic")]
-            self.quic_drive();
+            self.drive_datagrams();
         }
         self.stop();
     }
@@ -231,11 +247,18 @@ impl Runtime {
                 self.serve(slot as CoreKey);
             }
         }
-        #[cfg(feature = "quic")]
-        self.quic_drive();
+        self.drive_datagrams();
         self.scratch.commands = commands;
         self.scratch.scheduled = scheduled;
         true
+    }
+
+    /// Works on engines of datagrams to which something has happened.
+    fn drive_datagrams(&mut self) {
+        #[cfg(feature = "quic")]
+        self.quic_drive();
+        #[cfg(feature = "bats")]
+        self.bats_drive();
     }
 
     fn command(&mut self, command: Command) {
@@ -254,6 +277,8 @@ impl Runtime {
             Command::Resume(resume) => self.resume(*resume),
             #[cfg(feature = "quic")]
             Command::Quic(command) => self.quic_command(command),
+            #[cfg(feature = "bats")]
+            Command::Bats(command) => self.bats_command(command),
             Command::Attach { socket, listener } => self.attach_socket(socket, listener),
             Command::Stirred(socket) => self.socket_stirred(&socket),
             Command::Stop => self.begin_stop(),
@@ -268,6 +293,10 @@ impl Runtime {
         #[cfg(feature = "quic")]
         if tag & quic::QUIC != 0 {
             return self.quic_completed((tag & !quic::QUIC) as usize, socket, event);
+        }
+        #[cfg(feature = "bats")]
+        if tag & bats::BATS != 0 {
+            return self.bats_completed((tag & !bats::BATS) as usize, socket, event);
         }
         let key = LinkKey(tag as usize);
         let carrier = Carrier::Socket(socket);
@@ -308,6 +337,8 @@ impl Runtime {
                 Timed::Quic(key) => self.quic_timeout(key, at),
                 #[cfg(feature = "quic")]
                 Timed::QuicDial(key) => self.quic_dial_timeout(key, at),
+                #[cfg(feature = "bats")]
+                Timed::Bats(key) => self.bats_timeout(key, at),
                 Timed::Socket(slot) => self.socket_timeout(slot),
             }
         }
@@ -339,6 +370,8 @@ impl Runtime {
         }
         #[cfg(feature = "quic")]
         self.quic_stop();
+        #[cfg(feature = "bats")]
+        self.bats_stop();
         self.stopping = Some(Instant::now() + longest);
     }
 
@@ -366,6 +399,8 @@ impl Runtime {
         }
         #[cfg(feature = "quic")]
         self.quic_end();
+        #[cfg(feature = "bats")]
+        self.bats_end();
         self.dispose_sockets();
     }
 
@@ -379,6 +414,8 @@ impl Runtime {
             Command::Listen { listener, .. } => listener.end(),
             #[cfg(feature = "quic")]
             Command::Quic(command) => self.quic_refuse(command),
+            #[cfg(feature = "bats")]
+            Command::Bats(command) => Runtime::bats_refuse(command),
             Command::Attach { socket, .. } => {
                 socket.life().close();
                 socket.dispose();

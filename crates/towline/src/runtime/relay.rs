@@ -69,7 +69,7 @@ struct State {
     answers: u64,
     totals: Option<RelayTotals>,
     over: bool,
-    resolved: Vec<(RelayFlowId, Result<SocketAddr, String>)>,
+    resolved: Vec<(RelayFlowId, Result<Vec<SocketAddr>, String>)>,
 }
 
 impl Control {
@@ -215,8 +215,8 @@ impl RelayThread {
     /// Does what other threads asked for.
     fn obey(&mut self, now: Instant) {
         let mut state = self.control.state();
-        for (flow, address) in state.resolved.drain(..) {
-            self.port.engine.resolved(now, flow, address);
+        for (flow, addresses) in state.resolved.drain(..) {
+            self.port.engine.resolved(now, flow, addresses);
         }
         if let Some(limit) = state.stop.take() {
             let by = now + limit;
@@ -255,11 +255,13 @@ impl RelayThread {
                     let (flow, control) = (*flow, Arc::clone(&self.control));
                     let local = self.local;
                     resolve::lookup(address.host().to_owned(), address.port(), move |found| {
-                        let first = found.map_err(|error| error.to_string()).and_then(|all| {
-                            let first = all.into_iter().find(|to| to.is_ipv4() == local.is_ipv4());
-                            first.ok_or_else(|| format!("no address that {local} can send to"))
-                        });
-                        control.with(|state| state.resolved.push((flow, first)));
+                        let usable =
+                            found.map_err(|error| error.to_string()).and_then(|mut all| {
+                                all.retain(|to| to.is_ipv4() == local.is_ipv4());
+                                let none = || format!("no address that {local} can send to");
+                                if all.is_empty() { Err(none()) } else { Ok(all) }
+                            });
+                        control.with(|state| state.resolved.push((flow, usable)));
                     });
                 }
                 (self.on_event)(&event);

@@ -24,7 +24,7 @@ use crate::websocket::{CONFIRMATION, Proxy, SUBPROTOCOL, SessionUse, Upgraded};
 
 use super::core::Origin;
 use super::dial::random_seed;
-use super::link::{LinkKey, Owner};
+use super::link::{Link, LinkKey, Owner};
 use super::{CoreKey, Runtime};
 
 /// What of WebSocket lies over a link's bytes.
@@ -213,6 +213,10 @@ impl Runtime {
                 tunnel.handle_input(now, own(data));
                 if let Some(outcome) = tunnel.poll_outcome() {
                     self.tunneled(key, outcome);
+                } else if tunnel.poll_transmit(&mut self.scratch.plaintext) > 0
+                    && let Err(error) = self.write(key, false)
+                {
+                    self.link_failed(key, error);
                 }
             }
             Layer::Client(handshake, rule) => {
@@ -543,7 +547,8 @@ impl Runtime {
     ) {
         let options = Arc::clone(&listener.endpoint.config.0);
         let shared = self.new_shared(listener);
-        shared.out().outgoing = Outgoing::websocket(&options.plain);
+        let limit = self.links.get(key.0).and_then(Link::max_message);
+        shared.out().outgoing = Outgoing::messages(&options.plain, limit);
         if let Some(core) = self.new_connection(key, listener, shared, engine, None) {
             if let Some(core) = self.cores.get_mut(core) {
                 let connected = core.describe(false);

@@ -19,8 +19,8 @@ pub(crate) struct Factories {
 impl Factories {
     pub(crate) fn find(&self, address: &Address) -> Option<&Arc<dyn SocketFactory>> {
         match address.factory() {
-            // QUIC brings its own sockets: it needs datagrams.
-            _ if address.wire() == crate::Wire::Quic => None,
+            // These bring their own sockets: they need datagrams.
+            _ if address.wire().is_udp() => None,
             None => self.every.as_ref(),
             Some(name) => {
                 self.named.iter().find(|(known, _)| **known == *name).map(|(_, found)| found)

@@ -251,6 +251,11 @@ impl Life {
         std::mem::take(&mut self.opened)
     }
 
+    /// Whether something has arrived that nobody has taken.
+    pub(crate) fn has_arrivals(&self) -> bool {
+        !self.arrivals.is_empty()
+    }
+
     pub(crate) fn outcome(&self) -> Option<Result<(), WireError>> {
         self.outcome.clone()
     }

@@ -316,6 +316,18 @@ impl FactorySocket {
         matches!(self.shared.life().phase(), Phase::New | Phase::Opening | Phase::Open)
     }
 
+    /// Has its owner look at what this side has to tell beside the contract.
+    #[cfg(feature = "bats")]
+    pub(crate) fn stir(&self) {
+        self.shared.tell_owner();
+    }
+
+    /// Whether it moves whole messages.
+    #[cfg(feature = "bats")]
+    pub(crate) fn moves_messages(&self) -> bool {
+        self.shared.framing == Framing::None
+    }
+
     /// Whether it has been open.
     pub(super) fn was_opened(&self) -> bool {
         self.shared.life().was_open()
@@ -397,7 +409,12 @@ impl FactorySocket {
         if count > outstanding {
             let outstanding = usize::try_from(outstanding).unwrap_or(usize::MAX);
             let error = SocketError::Overcompleted { completed: byte_count, outstanding };
-            shared.life().breach(error.clone());
+            let mut life = shared.life();
+            if life.phase() == Phase::Closed {
+                return Err(SocketError::Closed);
+            }
+            life.breach(error.clone());
+            drop(life);
             shared.log("completed_write", &error);
             return Err(error);
         }

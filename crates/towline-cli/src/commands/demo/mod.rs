@@ -48,10 +48,11 @@ pub(crate) struct Arguments {
 }
 
 fn parse_wire(scheme: &str) -> Result<Wire, String> {
-    Wire::ALL
-        .into_iter()
-        .find(|wire| wire.scheme() == scheme)
-        .ok_or_else(|| format!("one of {}", Wire::ALL.map(Wire::scheme).join(", ")))
+    Wire::ALL.into_iter().find(|wire| wire.scheme() == scheme).ok_or_else(|| {
+        let mut schemes = Wire::ALL.map(Wire::scheme).to_vec();
+        schemes.dedup();
+        format!("one of {}", schemes.join(", "))
+    })
 }
 
 /// How much is sent how fast, and how often it is cut.

@@ -1,131 +1,92 @@
-//! A matrix as a picture: a panel for each mode, a line for each delay, steady goodput over loss.
+//! Reports as a picture: of a matrix a plot for each delay, goodput over loss; of others a bar for each.
 
-use std::fmt::Write;
+use std::time::Duration;
 
-use towline_lab::Report;
+use towline_lab::{Percentiles, Report};
 
-const WIDTH: f64 = 460.0;
-const HEIGHT: f64 = 320.0;
-const MARGIN: f64 = 56.0;
-const COLOURS: [&str; 6] = ["#1b6ca8", "#c8553d", "#4c956c", "#8d5a97", "#c9a227", "#5f6b6d"];
+use crate::output::svg::{Plot, bars, stack};
 
-/// Draws all reports, in the order of their modes.
+/// What others published: rate of the link and loss of it, and goodput, Mb/s. One hop.
+const PUBLISHED: [(f64, f64, f64); 1] = [(1_000.0, 0.0, 949.5)];
+/// The longest of 99 in 100 round trips that others published for low latency over 3 hops of 100 Mb/s, 10 ms and 5 %.
+const PUBLISHED_P99: Duration = Duration::from_millis(121);
+
+/// Draws all reports.
 pub(super) fn plot(reports: &[Report]) -> String {
-    let mut modes: Vec<&str> = Vec::new();
-    for report in reports {
-        if !modes.contains(&report.cell.mode.name()) {
-            modes.push(report.cell.mode.name());
+    let losses = distinct(reports, |report| report.cell.links.loss);
+    if losses.len() > 1 && reports.iter().all(|report| report.residual.is_none()) {
+        let delays = distinct(reports, |report| report.cell.links.delay);
+        let plots: Vec<Plot> = delays.into_iter().map(|delay| panel(reports, delay)).collect();
+        return stack(&plots);
+    }
+    if reports.iter().any(|report| report.rtt.is_some()) {
+        return round_trips(reports);
+    }
+    let row = |report: &Report| {
+        let name = format!("{} {}", report.cell.mode.name(), words(report));
+        let text = format!("{:.1} Mb/s, {:.3}", report.steady / 1e6, report.steady_ratio());
+        (name, report.steady_ratio(), text)
+    };
+    let rows: Vec<_> = reports.iter().map(row).collect();
+    bars("Goodput", &rows, "share of what is possible")
+}
+
+/// Values in the order in which they first occur.
+fn distinct<T: PartialEq>(reports: &[Report], of: fn(&Report) -> T) -> Vec<T> {
+    let mut found = Vec::new();
+    for value in reports.iter().map(of) {
+        if !found.contains(&value) {
+            found.push(value);
         }
     }
-    let (width, height) = (WIDTH * modes.len() as f64, HEIGHT);
-    let mut text = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
-         font-family=\"sans-serif\" font-size=\"12\">\n\
-         <rect width=\"{width}\" height=\"{height}\" fill=\"white\"/>\n"
+    found
+}
+
+fn panel(reports: &[Report], delay: Duration) -> Plot {
+    let own: Vec<&Report> =
+        reports.iter().filter(|report| report.cell.links.delay == delay).collect();
+    let title = format!("{} ms one way", delay.as_secs_f64() * 1e3);
+    let mut plot = Plot::new(&title, "loss, %", "Mb/s", None);
+    plot.top(
+        reports.iter().map(|report| report.limit.max(report.steady)).fold(0.0, f64::max) / 1e6,
     );
-    for (number, mode) in modes.iter().enumerate() {
+    let points = |own: &[&Report], value: fn(&Report) -> f64| {
+        own.iter().map(|report| (report.cell.links.loss * 100.0, value(report) / 1e6)).collect()
+    };
+    let cells: Vec<&Report> = own.iter().copied().filter(|report| !report.cell.peer).collect();
+    for mode in distinct(reports, |report| report.cell.mode) {
         let own: Vec<&Report> =
-            reports.iter().filter(|report| report.cell.mode.name() == *mode).collect();
-        let _ = writeln!(text, "<g transform=\"translate({} 0)\">", WIDTH * number as f64);
-        panel(&mut text, mode, &own, reports);
-        text.push_str("</g>\n");
+            own.iter().copied().filter(|report| report.cell.mode == mode).collect();
+        plot.line(mode.name(), points(&own, |report| report.steady));
     }
-    text.push_str("</svg>\n");
-    text
+    plot.line("limit", points(&cells, |report| report.limit));
+    let rate = cells.first().map_or(0.0, |report| report.cell.links.rate.as_bps() as f64 / 1e6);
+    let published = PUBLISHED.iter().filter(|(of, ..)| (of - rate).abs() < 0.5);
+    let published: Vec<(f64, f64)> = published.map(|&(_, loss, mbps)| (loss, mbps)).collect();
+    if !published.is_empty() {
+        plot.line("published", published);
+    }
+    plot
 }
 
-/// Where a value stands; all panels have the same axes.
-struct Axes {
-    loss: f64,
-    rate: f64,
+fn round_trips(reports: &[Report]) -> String {
+    let longest = reports.iter().filter_map(|report| report.rtt.as_ref()).map(|times| times.p99);
+    let longest = longest.chain([PUBLISHED_P99]).max().unwrap_or(PUBLISHED_P99).as_secs_f64();
+    let row = |report: &Report| {
+        let Percentiles { p50, p99, .. } = report.rtt?;
+        let [p50, p99] = [p50, p99].map(|time| time.as_secs_f64());
+        let name = format!("{} {}", report.cell.mode.name(), words(report));
+        Some((name, p99 / longest, format!("p99 {:.1} ms, p50 {:.1} ms", p99 * 1e3, p50 * 1e3)))
+    };
+    let mut rows: Vec<_> = reports.iter().filter_map(row).collect();
+    let published = PUBLISHED_P99.as_secs_f64();
+    let text = format!("p99 {:.0} ms", published * 1e3);
+    rows.push(("published".into(), published / longest, text));
+    bars("Round trips", &rows, "published: low latency mode over 3 hops of 100 Mb/s, 10 ms, 5 %")
 }
 
-impl Axes {
-    fn of(reports: &[Report]) -> Axes {
-        let most = |value: fn(&Report) -> f64| reports.iter().map(value).fold(0.0, f64::max);
-        Axes {
-            loss: most(|report| report.cell.loss).max(1e-9),
-            rate: most(|report| report.limit.max(report.steady)).max(1.0),
-        }
-    }
-
-    fn x(&self, loss: f64) -> f64 {
-        MARGIN + (WIDTH - 1.6 * MARGIN) * loss / self.loss
-    }
-
-    fn y(&self, rate: f64) -> f64 {
-        HEIGHT - MARGIN - (HEIGHT - 1.8 * MARGIN) * rate / self.rate
-    }
-}
-
-fn panel(text: &mut String, mode: &str, own: &[&Report], all: &[Report]) {
-    let axes = Axes::of(all);
-    let (left, right) = (axes.x(0.0), axes.x(axes.loss));
-    let _ = writeln!(text, "<text x=\"{left}\" y=\"24\" font-size=\"14\">{mode}</text>");
-    for step in 0..=4 {
-        let rate = axes.rate * f64::from(step) / 4.0;
-        let y = axes.y(rate);
-        let _ = writeln!(
-            text,
-            "<path d=\"M{left} {y:.1}H{right}\" stroke=\"#ddd\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{:.0}</text>",
-            left - 6.0,
-            y + 4.0,
-            rate / 1e6
-        );
-    }
-    let mut losses: Vec<f64> = own.iter().map(|report| report.cell.loss).collect();
-    losses.sort_by(f64::total_cmp);
-    losses.dedup();
-    for loss in losses {
-        let _ = writeln!(
-            text,
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-            axes.x(loss),
-            HEIGHT - MARGIN + 18.0,
-            (loss * 1e4).round() / 1e2
-        );
-    }
-    let _ = writeln!(
-        text,
-        "<text x=\"{left}\" y=\"{:.1}\">loss, %; steady goodput, Mb/s; grey: the limit</text>",
-        HEIGHT - 12.0
-    );
-    line(text, own, &axes, "#999", |report| report.limit);
-    let mut delays: Vec<_> = own.iter().map(|report| report.cell.delay).collect();
-    delays.sort();
-    delays.dedup();
-    for (delay, colour) in delays.iter().zip(COLOURS.iter().cycle()) {
-        let at: Vec<&Report> =
-            own.iter().copied().filter(|report| report.cell.delay == *delay).collect();
-        line(text, &at, &axes, colour, |report| report.steady);
-        if let Some(last) = at.last() {
-            let _ = writeln!(
-                text,
-                "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"{colour}\">{} ms</text>",
-                right + 4.0,
-                axes.y(last.steady) + 4.0,
-                delay.as_millis()
-            );
-        }
-    }
-}
-
-fn line(
-    text: &mut String,
-    reports: &[&Report],
-    axes: &Axes,
-    colour: &str,
-    value: impl Fn(&Report) -> f64,
-) {
-    let mut points: Vec<(f64, f64)> =
-        reports.iter().map(|report| (axes.x(report.cell.loss), axes.y(value(report)))).collect();
-    points.sort_by(|a, b| a.0.total_cmp(&b.0));
-    points.dedup();
-    let points: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-    let _ = writeln!(
-        text,
-        "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\"/>",
-        points.join(" ")
-    );
+/// What sets a cell apart, in few letters.
+fn words(report: &Report) -> String {
+    let links = &report.cell.links;
+    format!("{} x {} %", links.hops, (links.loss * 1e4).round() / 1e2)
 }

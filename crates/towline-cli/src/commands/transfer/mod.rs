@@ -1,5 +1,6 @@
 //! `towline send` and `towline receive`: files and directories over any wire.
 
+mod held;
 mod lanes;
 mod names;
 mod part;

@@ -47,6 +47,9 @@ pub(super) const CODE_FAILED: u64 = 257;
 /// The close code for peers that do not keep to the conversation, or are not `towline send`.
 pub(super) const CODE_REFUSED: u64 = 256;
 
+/// The close code of a receiver that ends before the transfer does; whoever takes its place goes on where it was.
+pub(super) const CODE_ENDING: u64 = 258;
+
 /// A file or directory.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Entry {

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
 use towline::{Address, Config, Context, Endpoint};
 
+use super::held::Held;
 use super::receiver::{Receiver, Summary, Target};
 use crate::failure::{Failure, Outcome};
 use crate::interrupt::{Interrupt, Signal};
@@ -27,10 +28,15 @@ const RECEIVE_WINDOW: u64 = 16 << 20;
 /// How long a sender whose connection was lost is waited for before its lane is given up; it can come back later all the same.
 const REDIAL: Duration = Duration::from_secs(30);
 
+/// How long transfers may go on after SIGTERM; what is not there by then can be resumed.
+const DRAIN: Duration = Duration::from_secs(5);
+
 /// Receive files and directories from `towline send`, over any wire.
 ///
 /// Files appear under their names when they are complete and their BLAKE3 is right; until then they end in .towline-part, and what is
-/// there of them is not sent again. Names that lead out of the directory are refused, and nothing is overwritten unless told.
+/// there of them is not sent again. Names that lead out of the directory are refused, and nothing is overwritten unless told. When two
+/// senders give one name, the later one has it. After SIGTERM nothing new is accepted, transfers have 5 seconds to come to their ends, and
+/// senders whose transfers do not are told; they try again for as long as their --retry says.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     towline receive tcp://0.0.0.0:7001 --out incoming\n  \
@@ -101,13 +107,16 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
     };
     // With --once the first transfer that is over ends everything.
     let done = Interrupt::default();
+    // Transfers end at once on SIGINT, and when they had their time on SIGTERM.
+    let stop = Interrupt::default();
     let failed: Mutex<Vec<String>> = Mutex::default();
     let receiver = Receiver {
         target,
         overwrite: arguments.overwrite,
         sync: arguments.fsync,
-        interrupt,
+        interrupt: &stop,
         notes,
+        held: Held::default(),
         transfers: Mutex::new(HashMap::new()),
         over: Box::new(|summary: &Summary| {
             counters.files.fetch_add(summary.files, Ordering::Relaxed);
@@ -126,7 +135,9 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
         }),
     };
     let outcome = std::thread::scope(|scope| {
-        loop {
+        let idle = Interrupt::default();
+        let serving = Arc::new(Serving(idle.clone()));
+        let signal = loop {
             let accepted = {
                 let mut accepting = std::pin::pin!(listener.accept());
                 let mut over = std::pin::pin!(done.watch());
@@ -139,14 +150,23 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
                 }))
             };
             let connection = match accepted {
-                Ok(Some(accepted)) => {
-                    accepted.inspect_err(|_| interrupt.trigger(Signal::Terminate))?
+                Ok(Some(accepted)) => accepted.inspect_err(|_| stop.trigger(Signal::Terminate))?,
+                Ok(None) => {
+                    drop(serving);
+                    match interrupt.wait_for(idle.watch()) {
+                        Ok(_) => return Ok(()),
+                        Err(signal) => break signal,
+                    }
                 }
-                Ok(None) => return Ok(()),
-                Err(signal) => return Err(signal.into()),
+                Err(signal) => {
+                    drop(serving);
+                    break signal;
+                }
             };
-            let (receiver, done, counters) = (&receiver, &done, &counters);
+            let serving = Arc::clone(&serving);
+            let (receiver, done, counters, stop) = (&receiver, &done, &counters, &stop);
             let serve = move || {
+                let _serving = serving;
                 counters.connections.fetch_add(1, Ordering::Relaxed);
                 counters.open.fetch_add(1, Ordering::Relaxed);
                 let outcome = receiver.serve(&connection);
@@ -158,15 +178,21 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
                 {
                     notes.warn(&text);
                 }
-                if interrupt.signal().is_some() {
+                if stop.signal().is_some() {
                     connection.abort();
                 }
             };
             std::thread::Builder::new()
                 .name("transfer".into())
                 .spawn_scoped(scope, serve)
+                .inspect_err(|_| stop.trigger(Signal::Terminate))
                 .map_err(|error| Failure::Failed(format!("cannot start a thread: {error}")))?;
+        };
+        if signal == Signal::Terminate {
+            idle.sleep_until(Instant::now() + DRAIN).ok();
         }
+        stop.trigger(signal);
+        Err(signal.into())
     });
     drop(receiver);
     match outcome {
@@ -177,6 +203,15 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
     match failed.len() {
         0 => Ok(()),
         count => Err(Failure::Failed(format!("{count} files were not received"))),
+    }
+}
+
+/// Held by every connection that is served: tells when the last of them has gone.
+struct Serving(Interrupt);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.trigger(Signal::Terminate);
     }
 }
 

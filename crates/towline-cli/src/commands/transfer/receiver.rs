@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use serde_json::{Value, json};
 use towline::{Connection, Ended, Message, RecvError};
 
+use super::held::Held;
 use super::names;
 use super::part::{self, Part};
 use super::protocol::{self, Answer, Entry, Kind, MAX_CHUNKS, MAX_ENTRIES, text};
 use super::tree::{self, ChunkHash};
 use crate::failure::{Failure, Outcome};
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, Signal, block_on};
 use crate::output::text::hex;
 use crate::output::{Notes, Output};
 
@@ -30,8 +31,10 @@ pub(super) struct Receiver<'a> {
     pub(super) target: Target,
     pub(super) overwrite: bool,
     pub(super) sync: bool,
+    /// Ends everything, at once or when its time to drain is over.
     pub(super) interrupt: &'a Interrupt,
     pub(super) notes: &'a Notes,
+    pub(super) held: Held,
     pub(super) transfers: Mutex<HashMap<String, Arc<Transfer>>>,
     /// Tells each transfer that is over.
     pub(super) over: Box<dyn Fn(&Summary) + Send + Sync + 'a>,
@@ -56,16 +59,38 @@ pub(super) struct Transfer {
     summary: Mutex<Summary>,
 }
 
-struct Incoming {
+pub(super) struct Incoming {
     entry: Entry,
     /// `None`: refused.
     path: Option<PathBuf>,
     state: Mutex<State>,
+    /// Held by whoever writes to the file, so that a sender who takes it over can wait for that.
+    writing: RwLock<()>,
+}
+
+/// What a sender is told whose file another one has begun to send.
+const TAKEN: &str = "another sender has begun to send a file of this name";
+
+impl Incoming {
+    fn new(entry: Entry, path: Option<PathBuf>) -> Incoming {
+        Incoming { entry, path, state: Mutex::default(), writing: RwLock::default() }
+    }
+
+    /// Another sender writes to the name from now on: nothing of this one reaches the file any more.
+    pub(super) fn take(&self) {
+        let _writing = self.writing.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
+        if !state.done {
+            (state.part, state.taken) = (None, true);
+        }
+    }
 }
 
 #[derive(Default)]
 struct State {
     part: Option<Part>,
+    /// Another sender has the name now.
+    taken: bool,
     /// What the sender says of the whole.
     finish: Option<(String, Option<String>)>,
     /// The file is there already: this is its hash.
@@ -128,6 +153,11 @@ impl Receiver<'_> {
                 drop(transfer.control.close_with(code, &reason));
                 self.interrupt.wait_for(connection.close_with(code, &reason))?.ok();
                 Err(Failure::Failed(reason))
+            }
+            Err(Gone::Failure(Failure::Interrupted(Signal::Terminate))) => {
+                block_on(connection.close_with(protocol::CODE_ENDING, "the receiver is ending"))
+                    .ok();
+                Err(Failure::Interrupted(Signal::Terminate))
             }
             Err(Gone::Failure(failure)) => Err(failure),
         }
@@ -260,54 +290,56 @@ impl Receiver<'_> {
                 let text = format!("{}: {reason}", incoming.entry.name);
                 lock(&transfer.summary).failed.push(text);
             }
-            files.push(Arc::new(incoming));
+            files.push(incoming);
             answers.push(answer.to_json());
         }
         Ok(answers)
     }
 
-    fn consider(&self, entry: Entry, chunk: u64) -> Result<(Incoming, Answer), Fault> {
+    fn consider(&self, entry: Entry, chunk: u64) -> Result<(Arc<Incoming>, Answer), Fault> {
         let Target::Directory(directory) = &self.target else {
             return Err(peer("entries for standard output"));
         };
-        let state = Mutex::default();
+        let refused =
+            |entry, reason| Ok((Arc::new(Incoming::new(entry, None)), Answer::Refused(reason)));
         let path = match names::resolve(directory, &entry.name) {
             Ok(path) => path,
-            Err(reason) => {
-                return Ok((Incoming { entry, path: None, state }, Answer::Refused(reason)));
-            }
+            Err(reason) => return refused(entry, reason),
         };
         if entry.size.is_none() {
             part::make_directory(&path).map_err(|error| own(&path, &error))?;
-            let path = Some(path);
-            return Ok((Incoming { entry, path, state }, Answer::Wanted(Vec::new())));
+            let incoming = Arc::new(Incoming::new(entry, Some(path)));
+            return Ok((incoming, Answer::Wanted(Vec::new())));
         }
+        if let (false, Ok(found)) = (self.overwrite, path.symlink_metadata()) {
+            let same = found.is_file() && Some(found.len()) == entry.size;
+            let there = if same { part::blake3_of(&path).ok() } else { None };
+            if there.is_none() {
+                let reason = "it exists; --overwrite at the receiver replaces it".to_owned();
+                return refused(entry, reason);
+            }
+            let all = 0..tree::chunks(entry.size.unwrap_or(0), chunk);
+            let incoming = Arc::new(Incoming::new(entry, Some(path)));
+            // The sender's hash tells whether it is the same.
+            lock(&incoming.state).there = there;
+            return Ok((incoming, Answer::Wanted(vec![all])));
+        }
+        let incoming = Arc::new(Incoming::new(entry, Some(path.clone())));
+        // Locked until what is there was read: whoever comes next for the name waits for that.
+        let mut state = lock(&incoming.state);
+        self.held.take_over(&path, &incoming);
         let mut have = Vec::new();
-        match path.symlink_metadata() {
-            Ok(found) if !self.overwrite => {
-                let same = found.is_file() && Some(found.len()) == entry.size;
-                let there = if same { part::blake3_of(&path).ok() } else { None };
-                let Some(there) = there else {
-                    let reason = "it exists; --overwrite at the receiver replaces it".to_owned();
-                    return Ok((Incoming { entry, path: None, state }, Answer::Refused(reason)));
-                };
-                // The sender's hash tells whether it is the same.
-                lock(&state).there = Some(there);
-                have.push(0..tree::chunks(entry.size.unwrap_or(0), chunk));
-            }
-            _ => {
-                let (data, record) = names::unfinished(&path);
-                if data.exists() && record.exists() {
-                    let part =
-                        Part::open(&path, &entry, chunk).map_err(|error| own(&path, &error))?;
-                    have = part.have();
-                    if !have.is_empty() {
-                        lock(&state).part = Some(part);
-                    }
-                }
+        let (data, record) = names::unfinished(&path);
+        if data.exists() && record.exists() {
+            let part =
+                Part::open(&path, &incoming.entry, chunk).map_err(|error| own(&path, &error))?;
+            have = part.have();
+            if !have.is_empty() {
+                state.part = Some(part);
             }
         }
-        Ok((Incoming { entry, path: Some(path), state }, Answer::Wanted(have)))
+        drop(state);
+        Ok((incoming, Answer::Wanted(have)))
     }
 
     fn file(&self, transfer: &Transfer, index: usize) -> Result<Arc<Incoming>, Fault> {
@@ -325,8 +357,13 @@ impl Receiver<'_> {
     ) -> Result<(), Fault> {
         let incoming = self.file(transfer, file)?;
         let Some(path) = &incoming.path else { return Err(peer("a file that was refused")) };
+        let _writing = incoming.writing.read().unwrap_or_else(PoisonError::into_inner);
         let (handle, length, count, chunk) = {
             let mut state = lock(&incoming.state);
+            if state.taken {
+                // Its sender is told when it has said everything.
+                return Ok(());
+            }
             if state.done || state.there.is_some() {
                 return Err(peer("a file that is complete"));
             }
@@ -373,7 +410,9 @@ impl Receiver<'_> {
     ) -> Result<(), Fault> {
         let Some((blake3, sha256)) = state.finish.clone() else { return Ok(()) };
         let Some(path) = &incoming.path else { return Err(peer("a file that was refused")) };
-        let error = if let Some(there) = state.there {
+        let error = if state.taken {
+            Some(TAKEN.to_owned())
+        } else if let Some(there) = state.there {
             (hex(&there) != blake3).then(|| {
                 "another file has that name; --overwrite at the receiver replaces it".to_owned()
             })
@@ -500,14 +539,27 @@ impl Receiver<'_> {
         if let Some(parent) = part.parent() {
             std::fs::create_dir_all(parent).map_err(fault)?;
         }
+        let entry = Entry { name: name.to_owned(), size: None, mode: 0, modified: (0, 0) };
+        let incoming = Arc::new(Incoming::new(entry, Some(path.clone())));
+        self.held.take_over(&path, &incoming);
         let mut file = std::fs::File::create(&part).map_err(fault)?;
         self.say(connection, protocol::reply(asked, &json!({})))?;
         let (overwrite, sync) = (self.overwrite, self.sync);
         let syncing = file.try_clone().map_err(fault)?;
         self.pour(
             connection,
-            |data| file.write_all(data).map_err(fault),
+            |data| {
+                let _writing = incoming.writing.read().unwrap_or_else(PoisonError::into_inner);
+                if lock(&incoming.state).taken {
+                    return Err(peer(TAKEN).into());
+                }
+                file.write_all(data).map_err(fault)
+            },
             || {
+                let _writing = incoming.writing.read().unwrap_or_else(PoisonError::into_inner);
+                if lock(&incoming.state).taken {
+                    return Err(peer(TAKEN).into());
+                }
                 if sync {
                     syncing.sync_all().map_err(fault)?;
                 }

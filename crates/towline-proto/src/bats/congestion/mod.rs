@@ -8,6 +8,10 @@ mod coded;
 mod delay;
 mod loss;
 mod sent;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod track;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -52,9 +52,16 @@ impl ConnectConfig {
         hop: &HopConfig,
         flow: FlowConfig,
     ) -> Result<Self, ConfigError> {
+        ConnectConfig::with_tls(hop_client(tls, hop)?, flow)
+    }
+
+    /// The same from a configuration that was built with [`ALPN`] and [`HopConfig::options`].
+    ///
+    /// # Errors
+    /// Names the first option that is out of range.
+    pub fn with_tls(hop: quic::ClientConfig, flow: FlowConfig) -> Result<Self, ConfigError> {
         flow.check()?;
         let connect_timeout = Duration::from_secs(30);
-        let hop = hop_client(tls, hop)?;
         Ok(ConnectConfig {
             hop,
             flow,
@@ -74,7 +81,7 @@ impl ConnectConfig {
         self
     }
 
-    /// The name that the far end's certificate must have, where it is not the last node's of the path.
+    /// The name that the far end's certificate must have, where it is not the last node's of the path. Without relays it is the name on the hop, too.
     #[must_use]
     pub fn target_name(mut self, name: impl Into<String>) -> Self {
         self.target_name = Some(name.into());
@@ -130,8 +137,16 @@ impl ListenConfig {
         hop: &HopConfig,
         flow: FlowConfig,
     ) -> Result<Self, ConfigError> {
+        ListenConfig::with_tls(hop_server(tls, hop)?, flow)
+    }
+
+    /// The same from a configuration that was built with [`ALPN`] and [`HopConfig::options`].
+    ///
+    /// # Errors
+    /// Names the first option that is out of range.
+    pub fn with_tls(hop: quic::ServerConfig, flow: FlowConfig) -> Result<Self, ConfigError> {
         flow.check()?;
-        Ok(ListenConfig { hop: hop_server(tls, hop)?, flow, seal: None, unsealed: false })
+        Ok(ListenConfig { hop, flow, seal: None, unsealed: false })
     }
 
     /// With what this end proves itself to flows through relays, which are refused without.

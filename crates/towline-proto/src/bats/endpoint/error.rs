@@ -22,6 +22,8 @@ pub mod refusal {
     pub const STOPPING: u64 = 22;
     /// The neighbour sent more than it may.
     pub const ABUSE: u64 = 23;
+    /// The server serves another mode, or messages where the flow is a stream.
+    pub const OTHER_MODE: u64 = 24;
 }
 
 /// Why a relay or a server refused a flow, or gave it up.
@@ -44,6 +46,8 @@ pub enum RefusalKind {
     Stopping,
     /// [`refusal::ABUSE`]: this end's fault.
     Abuse,
+    /// [`refusal::OTHER_MODE`]: the reason says which mode the server serves. Trying again does not help.
+    OtherMode,
 }
 
 impl RefusalKind {
@@ -58,6 +62,7 @@ impl RefusalKind {
             refusal::HOP_LOST => RefusalKind::HopLost,
             refusal::STOPPING => RefusalKind::Stopping,
             refusal::ABUSE => RefusalKind::Abuse,
+            refusal::OTHER_MODE => RefusalKind::OtherMode,
             _ => return None,
         })
     }

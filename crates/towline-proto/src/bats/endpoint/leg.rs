@@ -115,15 +115,19 @@ impl Leg {
 
     /// After the engine was driven. Whether packets wait to leave, so that there will be room again.
     pub(super) fn finish(&mut self, quic: &mut quic::Endpoint) -> bool {
-        let Some(mut connection) = quic.connection(self.id) else { return false };
+        let Some(mut connection) = quic.connection(self.id) else {
+            self.queued = 0;
+            return false;
+        };
         self.hop.finish(&mut connection);
         self.queued = connection.datagrams_queued();
         self.queued > 0
     }
 
-    /// Whether packets have left since.
+    /// Whether packets have left since. None of one that is gone: its flow would be worked on for ever.
     pub(super) fn has_sent(&self, quic: &mut quic::Endpoint) -> bool {
-        quic.connection(self.id).is_none_or(|mut it| it.datagrams_queued() < self.queued)
+        let mut left = || quic.connection(self.id).map_or(0, |mut it| it.datagrams_queued());
+        self.queued > 0 && left() < self.queued
     }
 
     /// Finishes the control stream, and closes the connection when what is in it was acknowledged: the neighbour learns of the

@@ -4,6 +4,8 @@
 //! nothing, then sleep until the deadline. Each hop of each flow is a connection of its own. A flow's first words on every hop are its [`Route`]: where it goes from there.
 
 mod config;
+mod dialing;
+mod doors;
 mod error;
 mod leg;
 mod node;

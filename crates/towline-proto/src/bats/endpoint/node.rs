@@ -8,14 +8,16 @@ use bytes::{Bytes, BytesMut};
 use rustls_pki_types::ServerName;
 
 use super::config::{ConfigError, ConnectConfig, ListenConfig, NodeConfig};
+use super::dialing::Dialing;
+use super::doors::{Below, Node};
 use super::error::{Ended, HopEnd, RefusalKind, refusal};
 use super::leg::{Happened, Leg, MAX_CONTROL_WAITING};
 use super::route::{HopAddress, Route, RouteError, RouteReader};
-use super::table::{Key, Table};
+use super::table::Key;
 use crate::bats::flow::{self, Closed, Flow, FlowConfig, FlowStats, Framing, SendError};
 use crate::bats::hop::{Hop, Path};
 use crate::bats::seal::Seal;
-use crate::quic::{self, ConnectParams, ConnectionId, Ecn, EndpointEvent, Transmit};
+use crate::quic::{self, ConnectionId, Ecn, Transmit};
 use crate::tls;
 
 /// Packets of a flow that wait here until it is known what it is.
@@ -99,8 +101,10 @@ enum Stage {
 }
 
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
     leg: Leg,
+    /// While the hop is being connected.
+    dialing: Option<Box<Dialing>>,
     stage: Stage,
     remote: SocketAddr,
     connected: bool,
@@ -119,6 +123,7 @@ impl Entry {
         let told = matches!(stage, Stage::Flowing(_));
         Entry {
             leg,
+            dialing: None,
             stage,
             remote,
             connected: false,
@@ -163,20 +168,15 @@ impl Listen {
 
 /// A node where flows begin and end, on one socket of one thread, without the socket.
 pub struct Endpoint {
-    quic: quic::Endpoint,
+    below: Below<Entry, Event>,
     config: NodeConfig,
     listen: Option<Listen>,
-    flows: Table<Entry>,
-    /// The flow of each connection, by the connection's slot.
-    owners: Vec<Option<(ConnectionId, Key)>>,
-    events: VecDeque<Event>,
     stats: EndpointStats,
-    now: Instant,
 }
 
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Endpoint").field("flows", &self.flows.len()).finish_non_exhaustive()
+        f.debug_struct("Endpoint").field("flows", &self.below.flows.len()).finish_non_exhaustive()
     }
 }
 
@@ -195,16 +195,9 @@ impl Endpoint {
         // A few more than flows, so that those beyond can be told why they are refused.
         let quic = config.to_quic(config.max_flows + config.max_flows / 8 + 16)?;
         let (server, listen) = Listen::split(listen);
-        Ok(Endpoint {
-            quic: quic::Endpoint::new(quic, server, seed, now, wall)?,
-            config,
-            listen,
-            flows: Table::default(),
-            owners: Vec::new(),
-            events: VecDeque::new(),
-            stats: EndpointStats::default(),
-            now,
-        })
+        let quic = quic::Endpoint::new(quic, server, seed, now, wall)?;
+        let (below, stats) = (Below::new(quic, now), EndpointStats::default());
+        Ok(Endpoint { below, config, listen, stats })
     }
 
     /// Replaces what new clients meet; `None` takes no new ones. Flows go on as they are.
@@ -213,7 +206,7 @@ impl Endpoint {
     /// When its options allow one connection more memory than the endpoint does.
     pub fn set_listen(&mut self, listen: Option<ListenConfig>) -> Result<(), ConfigError> {
         let (server, listen) = Listen::split(listen);
-        self.quic.set_server_config(server)?;
+        self.below.quic.set_server_config(server)?;
         self.listen = listen;
         Ok(())
     }
@@ -230,12 +223,27 @@ impl Endpoint {
         config: &ConnectConfig,
         seed: u64,
     ) -> Result<FlowId, ConnectError> {
-        self.now = now;
+        self.connect_to_any(now, path, &[first], config, seed)
+    }
+
+    /// The same where the first node's name stands for several addresses: the next one is tried when one fails, or has not answered within a second.
+    ///
+    /// # Errors
+    /// See [`ConnectError`]; nothing was sent then.
+    pub fn connect_to_any(
+        &mut self,
+        now: Instant,
+        path: &[HopAddress],
+        first: &[SocketAddr],
+        config: &ConnectConfig,
+        seed: u64,
+    ) -> Result<FlowId, ConnectError> {
+        self.below.now = now;
         let (node, rest) = path.split_first().ok_or(RouteError::Address)?;
         if rest.len() > super::MAX_HOPS {
             return Err(RouteError::TooLong.into());
         }
-        if self.flows.len() >= self.config.max_flows {
+        if self.below.flows.len() >= self.config.max_flows {
             return Err(ConnectError::TooManyFlows(self.config.max_flows));
         }
         let relayed = config.flow.relayed || !rest.is_empty();
@@ -251,37 +259,44 @@ impl Endpoint {
             None if relayed && !config.unsealed => return Err(ConnectError::Unsealed),
             _ => Flow::client(flow, now)?,
         };
-        let params = ConnectParams::default();
-        let id = self.quic.connect(now, &config.hop, first, node.host(), params)?;
-        let mut leg = Leg::new(id, true);
-        leg.hop.write_control(&Route { passed: 0, rest: rest.to_vec() }.encode());
+        let name = match &config.target_name {
+            Some(name) if !relayed => name,
+            _ => node.host(),
+        };
+        let route = Route { passed: 0, rest: rest.to_vec() }.encode();
+        let mut dialing = Dialing::new(config.hop.clone(), name.into(), route, first);
+        let (leg, remote) = dialing.attempt(now, &mut self.below.quic)?;
         self.stats.connected += 1;
         let stage = Stage::Flowing(Box::new(flow));
-        let setup_by = now + config.connect_timeout;
-        Ok(FlowId(self.add(Entry::new(leg, stage, first, setup_by))))
+        let entry = Entry::new(leg, stage, remote, now + config.connect_timeout);
+        Ok(FlowId(self.add(Entry { dialing: Some(Box::new(dialing)), ..entry })))
+    }
+
+    /// Goes on to the next address of the first node, where one is left and due.
+    fn redial(&mut self, now: Instant, key: Key) {
+        let Some(entry) = self.below.flows.get_mut(key) else { return };
+        let Some(dialing) = &mut entry.dialing else { return };
+        if matches!(entry.stage, Stage::Over) || !dialing.is_due(now, &entry.leg) {
+            return;
+        }
+        if let Ok((leg, remote)) = dialing.attempt(now, &mut self.below.quic) {
+            let (id, before) = (leg.id, std::mem::replace(&mut entry.leg, leg));
+            entry.remote = remote;
+            self.below.abandon(&before);
+            self.below.own(id, key);
+        }
     }
 
     fn add(&mut self, entry: Entry) -> Key {
         let id = entry.leg.id;
-        let key = self.flows.insert(entry);
-        let slot = id.as_u64() as u32 as usize;
-        if self.owners.len() <= slot {
-            self.owners.resize(slot + 1, None);
-        }
-        if let Some(owner) = self.owners.get_mut(slot) {
-            *owner = Some((id, key));
-        }
+        let key = self.below.flows.insert(entry);
+        self.below.own(id, key);
         key
-    }
-
-    fn owner(&self, id: ConnectionId) -> Option<Key> {
-        let owner = self.owners.get(id.as_u64() as u32 as usize).copied().flatten();
-        owner.filter(|(owned, _)| *owned == id).map(|(_, key)| key)
     }
 
     /// A flow, as long as its `Closed` event has not been polled.
     pub fn flow(&mut self, id: FlowId) -> Option<FlowMut<'_>> {
-        let entry = self.flows.get(id.0)?;
+        let entry = self.below.flows.get(id.0)?;
         if !matches!(entry.stage, Stage::Flowing(_)) && entry.ended.is_none() {
             return None;
         }
@@ -290,7 +305,11 @@ impl Endpoint {
 
     /// Counters.
     pub fn stats(&self) -> EndpointStats {
-        EndpointStats { flows: self.flows.len() as u64, quic: self.quic.stats(), ..self.stats }
+        EndpointStats {
+            flows: self.below.flows.len() as u64,
+            quic: self.below.quic.stats(),
+            ..self.stats
+        }
     }
 
     /// Takes a datagram, without its UDP header. It is worked on with the next poll.
@@ -301,84 +320,58 @@ impl Endpoint {
         ecn: Option<Ecn>,
         data: BytesMut,
     ) {
-        self.now = now;
-        self.quic.handle_datagram(now, path, ecn, data);
+        self.below.handle_datagram(now, path, ecn, data);
     }
 
     /// Tells that a deadline of [`poll_timeout`](Self::poll_timeout) may have passed. Calling it too early does nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.now = now;
-        self.quic.handle_timeout(now);
-        self.flows.touch_due(now);
+        self.below.handle_timeout(now);
     }
 
     /// The next thing that happened.
     pub fn poll_event(&mut self, now: Instant) -> Option<Event> {
-        if self.events.is_empty() {
-            self.settle(now);
-        }
-        self.events.pop_front()
+        self.next_event(now)
     }
 
     /// Writes the next train of datagrams into `buf` and says how it must be sent, as [`quic::Endpoint::poll_transmit`] does.
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
-        loop {
-            if let Some(transmit) = self.quic.poll_transmit(now, buf) {
-                return Some(transmit);
-            }
-            if !self.settle(now) {
-                return None;
-            }
-        }
+        self.next_transmit(now, buf)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) must be called next; it may be earlier than necessary.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.flows.has_dirty() || !self.events.is_empty() {
-            return Some(self.now);
-        }
-        [self.quic.poll_timeout(), self.flows.next_due()].into_iter().flatten().min()
+        self.below.poll_timeout()
+    }
+}
+
+impl Node for Endpoint {
+    type Flow = Entry;
+    type Event = Event;
+
+    fn below(&mut self) -> &mut Below<Entry, Event> {
+        &mut self.below
     }
 
-    /// Works on every flow that was touched; whether there was any.
-    fn settle(&mut self, now: Instant) -> bool {
-        self.now = now;
-        self.flows.touch_due(now);
-        while let Some(event) = self.quic.poll_event(now) {
-            if let EndpointEvent::Connection(id, event) = event {
-                self.on_event(now, id, event);
-            }
-        }
-        let quic = &mut self.quic;
-        self.flows.touch_busy(|entry| entry.leg.has_sent(quic));
-        let mut worked = false;
-        while let Some(key) = self.flows.pop_dirty() {
-            worked = true;
-            self.work(now, key);
-        }
-        worked
+    fn has_sent(entry: &Entry, quic: &mut quic::Endpoint) -> bool {
+        entry.leg.has_sent(quic)
     }
 
-    fn on_event(&mut self, now: Instant, id: ConnectionId, event: quic::Event) {
-        let key = match self.owner(id) {
-            Some(key) => key,
-            None => match self.accept(now, id) {
-                Some(key) => key,
-                None => return,
-            },
-        };
-        let Some(entry) = self.flows.get_mut(key) else { return };
-        if entry.leg.on_event(now, &mut self.quic, event) == Happened::Connected {
+    fn on_event(&mut self, now: Instant, key: Key, id: ConnectionId, event: quic::Event) {
+        let Some(entry) = self.below.flows.get_mut(key) else { return };
+        // An address that was given up for another may still answer.
+        if entry.leg.id == id
+            && entry.leg.on_event(now, &mut self.below.quic, event) == Happened::Connected
+        {
             entry.connected = true;
+            entry.dialing = None;
         }
-        self.flows.touch(key);
     }
 
     /// A client's connection shows for the first time.
     fn accept(&mut self, now: Instant, id: ConnectionId) -> Option<Key> {
-        let mut connection = self.quic.connection(id)?;
+        let mut connection = self.below.quic.connection(id)?;
         let remote = connection.remote_address();
-        if self.flows.len() >= self.config.max_flows {
+        if self.below.flows.len() >= self.config.max_flows {
             self.stats.refused += 1;
             let reason = format!("{} flows already", self.config.max_flows);
             connection.close(now, refusal::TOO_MANY, reason.into());
@@ -391,20 +384,21 @@ impl Endpoint {
 
     /// Drives one flow.
     fn work(&mut self, now: Instant, key: Key) {
-        let Some(entry) = self.flows.get_mut(key) else { return };
-        entry.leg.handle_timeout(now, &mut self.quic);
+        self.redial(now, key);
+        let Some(entry) = self.below.flows.get_mut(key) else { return };
+        entry.leg.handle_timeout(now, &mut self.below.quic);
         if entry.connected && entry.leg.end().is_none() {
-            entry.leg.begin(now, &mut self.quic);
+            entry.leg.begin(now, &mut self.below.quic);
         }
         if let Stage::Routing(_) = entry.stage {
             self.route(now, key);
         }
         self.drive(now, key);
-        let Some(entry) = self.flows.get_mut(key) else { return };
+        let Some(entry) = self.below.flows.get_mut(key) else { return };
         if matches!(entry.stage, Stage::Over) {
             entry.leg.discard();
         }
-        let busy = entry.connected && entry.leg.finish(&mut self.quic);
+        let busy = entry.connected && entry.leg.finish(&mut self.below.quic);
         if entry.leg.is_gone() {
             self.remove(key);
             return;
@@ -417,16 +411,19 @@ impl Endpoint {
         // Without a hop there is nothing to be done but to give up.
         let flow = flow.map(|at| at.filter(|_| entry.connected)).into_iter().flatten().min();
         let setup = entry.setup_by.filter(|_| !entry.connected);
-        let at = [entry.leg.poll_timeout(), flow, setup].into_iter().flatten().min();
-        self.flows.arm(key, at);
+        let dialing = entry.dialing.as_ref().and_then(|dialing| dialing.poll_timeout());
+        let at = [entry.leg.poll_timeout(), flow, setup, dialing].into_iter().flatten().min();
+        self.below.flows.arm(key, at);
         if busy {
-            self.flows.set_busy(key);
+            self.below.flows.set_busy(key);
         }
     }
+}
 
+impl Endpoint {
     /// Reads where a client's flow goes; it must end here.
     fn route(&mut self, now: Instant, key: Key) {
-        let Some(entry) = self.flows.get_mut(key) else { return };
+        let Some(entry) = self.below.flows.get_mut(key) else { return };
         let Stage::Routing(reader) = &mut entry.stage else { return };
         let mut read = Ok(None);
         while let Ok(None) = read
@@ -466,7 +463,7 @@ impl Endpoint {
                 entry.told = true;
                 self.stats.accepted += 1;
                 let (flow, remote) = (FlowId(key), entry.remote);
-                self.events.push_back(Event::Incoming { flow, remote });
+                self.below.events.push_back(Event::Incoming { flow, remote });
             }
             Err(error) => self.refuse(now, key, refusal::BAD_ROUTE, &error.to_string()),
         }
@@ -475,13 +472,13 @@ impl Endpoint {
     /// A flow that never came to be.
     fn refuse(&mut self, now: Instant, key: Key, code: u64, reason: &str) {
         self.stats.refused += 1;
-        let Some(entry) = self.flows.get_mut(key) else { return };
+        let Some(entry) = self.below.flows.get_mut(key) else { return };
         entry.stage = Stage::Over;
-        entry.leg.close(now, &mut self.quic, code, Bytes::copy_from_slice(reason.as_bytes()));
+        entry.leg.close(now, &mut self.below.quic, code, Bytes::copy_from_slice(reason.as_bytes()));
     }
 
     fn drive(&mut self, now: Instant, key: Key) {
-        let Some(entry) = self.flows.get_mut(key) else { return };
+        let Some(entry) = self.below.flows.get_mut(key) else { return };
         let Stage::Flowing(flow) = &mut entry.stage else { return };
         flow.handle_timeout(now);
         if entry.connected {
@@ -497,9 +494,9 @@ impl Endpoint {
                 flow::Event::Established => {
                     entry.established = true;
                     entry.setup_by = None;
-                    self.events.push_back(Event::Flow(FlowId(key), flow::Event::Established));
+                    self.below.events.push_back(Event::Flow(FlowId(key), flow::Event::Established));
                 }
-                event => self.events.push_back(Event::Flow(FlowId(key), event)),
+                event => self.below.events.push_back(Event::Flow(FlowId(key), event)),
             }
         }
         let ended = match closed {
@@ -515,7 +512,7 @@ impl Endpoint {
 
     /// A flow is over: the application is told, and the hop is closed in order.
     fn end(&mut self, now: Instant, key: Key, ended: Ended) {
-        let Some(entry) = self.flows.get_mut(key) else { return };
+        let Some(entry) = self.below.flows.get_mut(key) else { return };
         if let Stage::Flowing(mut flow) = std::mem::replace(&mut entry.stage, Stage::Over) {
             let messages = flow.config().framing == Framing::Messages;
             let mut next = || if messages { flow.recv() } else { flow.read() };
@@ -526,30 +523,28 @@ impl Endpoint {
             Ended::Flow(Closed::Violation(_)) => flow::code::VIOLATION,
             _ => flow::code::NONE,
         };
-        entry.leg.finish_and_close(now, &mut self.quic, code, Bytes::new());
+        entry.leg.finish_and_close(now, &mut self.below.quic, code, Bytes::new());
         entry.ended = Some(ended);
         self.tell_end(key);
     }
 
     /// Tells how a flow ended, once everything that had arrived was read.
     fn tell_end(&mut self, key: Key) {
-        let Some(entry) = self.flows.get_mut(key) else { return };
+        let Some(entry) = self.below.flows.get_mut(key) else { return };
         if entry.unread.is_empty()
             && let Some(ended) = entry.ended.take()
             && std::mem::take(&mut entry.told)
         {
-            self.events.push_back(Event::Closed(FlowId(key), ended));
+            self.below.events.push_back(Event::Closed(FlowId(key), ended));
         }
     }
 
     fn remove(&mut self, key: Key) {
-        if self.flows.get(key).is_none_or(|entry| entry.ended.is_some()) {
+        if self.below.flows.get(key).is_none_or(|entry| entry.ended.is_some()) {
             return; // It is still read.
         }
-        let Some(entry) = self.flows.remove(key) else { return };
-        if let Some(owner) = self.owners.get_mut(entry.leg.id.as_u64() as u32 as usize) {
-            *owner = None;
-        }
+        let Some(entry) = self.below.flows.remove(key) else { return };
+        self.below.disown(entry.leg.id);
     }
 }
 
@@ -584,12 +579,12 @@ pub struct FlowMut<'a> {
 
 impl FlowMut<'_> {
     fn entry(&self) -> Option<&Entry> {
-        self.endpoint.flows.get(self.key)
+        self.endpoint.below.flows.get(self.key)
     }
 
     fn with<T>(&mut self, call: impl FnOnce(&mut Flow) -> T) -> Option<T> {
-        self.endpoint.flows.touch(self.key);
-        match &mut self.endpoint.flows.get_mut(self.key)?.stage {
+        self.endpoint.below.flows.touch(self.key);
+        match &mut self.endpoint.below.flows.get_mut(self.key)?.stage {
             Stage::Flowing(flow) => Some(call(flow)),
             _ => None,
         }
@@ -629,7 +624,7 @@ impl FlowMut<'_> {
     }
 
     fn read_rest(&mut self) -> Option<Bytes> {
-        let data = self.endpoint.flows.get_mut(self.key)?.unread.pop_front();
+        let data = self.endpoint.below.flows.get_mut(self.key)?.unread.pop_front();
         self.endpoint.tell_end(self.key);
         data
     }
@@ -647,7 +642,7 @@ impl FlowMut<'_> {
     /// Ends the flow at once; the peer is told `code`, from 256 on the application's own, and `reason`.
     pub fn abort(&mut self, code: u64, reason: &str) {
         if self.with(|flow| flow.abort(code, reason)).is_none()
-            && let Some(entry) = self.endpoint.flows.get_mut(self.key)
+            && let Some(entry) = self.endpoint.below.flows.get_mut(self.key)
         {
             entry.unread.clear();
             self.endpoint.tell_end(self.key);
@@ -669,7 +664,12 @@ impl FlowMut<'_> {
         self.read_only().map_or(0, Flow::ideal_buffer_length)
     }
 
-    /// Bytes accepted and not acknowledged.
+    /// See [`Flow::max_message`].
+    pub fn max_message(&self) -> usize {
+        self.read_only().map_or(0, Flow::max_message)
+    }
+
+    /// Bytes accepted and not acknowledged; in BTP, bytes that have not left.
     pub fn unacknowledged(&self) -> usize {
         self.read_only().map_or(0, Flow::unacknowledged)
     }
@@ -696,8 +696,8 @@ impl FlowMut<'_> {
 
     /// The hop's connection, for what it tells of itself.
     pub fn connection(&mut self) -> Option<quic::Connection<'_>> {
-        let id = self.endpoint.flows.get(self.key)?.leg.id;
-        self.endpoint.quic.connection(id)
+        let id = self.endpoint.below.flows.get(self.key)?.leg.id;
+        self.endpoint.below.quic.connection(id)
     }
 
     /// The round trip to the neighbour.

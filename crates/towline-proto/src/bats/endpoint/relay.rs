@@ -1,24 +1,24 @@
 //! What flows pass on their way: a relay takes a flow on one hop and carries it on over the next, without any key to what is in it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 
 use super::config::{ConfigError, NodeConfig, hop_client, hop_server};
+use super::dialing::Dialing;
+use super::doors::{Below, Node};
 use super::error::{HopEnd, RefusalKind, refusal};
 use super::leg::{Happened, Leg, MAX_CONTROL_WAITING};
 pub use super::pattern::Pattern;
 use super::route::{HopAddress, Route, RouteReader};
-use super::table::{Key, Table};
+use super::table::Key;
 use crate::bats::flow;
 use crate::bats::hop::Hop;
 use crate::bats::quic_hop::HopConfig;
 use crate::bats::relay::{RelayConfig, RelayFlow, RelayStats};
-use crate::quic::{
-    self, ClientSettings, ConnectParams, ConnectionId, Ecn, EndpointEvent, ServerSettings, Transmit,
-};
+use crate::quic::{self, ClientSettings, ConnectionId, Ecn, ServerSettings, Transmit};
 
 /// Packets of a flow that wait here while its next hop is opened: what a sender may send unasked, twice.
 const MAX_EARLY_PACKETS: usize = 2 * flow::INITIAL_WINDOW as usize;
@@ -138,9 +138,11 @@ enum Stage {
 }
 
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
     up: Leg,
     down: Option<Leg>,
+    /// While the next hop is being connected.
+    dialing: Option<Box<Dialing>>,
     up_ready: bool,
     down_ready: bool,
     stage: Stage,
@@ -154,24 +156,19 @@ struct Entry {
 
 /// A node that flows pass, on one socket of one thread, without the socket.
 pub struct Relay {
-    quic: quic::Endpoint,
+    below: Below<Entry, RelayEvent>,
     client: quic::ClientConfig,
     config: NodeConfig,
     settings: RelaySettings,
-    flows: Table<Entry>,
-    /// The flow of each connection, by the connection's slot.
-    owners: Vec<Option<(ConnectionId, Key)>>,
     clients: HashMap<IpAddr, usize>,
     promised: u64,
-    events: VecDeque<RelayEvent>,
     totals: RelayTotals,
     drawn: u64,
-    now: Instant,
 }
 
 impl std::fmt::Debug for Relay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Relay").field("flows", &self.flows.len()).finish_non_exhaustive()
+        f.debug_struct("Relay").field("flows", &self.below.flows.len()).finish_non_exhaustive()
     }
 }
 
@@ -206,18 +203,14 @@ impl Relay {
         settings.check()?;
         let quic = config.to_quic(2 * config.max_flows + config.max_flows / 8 + 16)?;
         Ok(Relay {
-            quic: quic::Endpoint::new(quic, Some(server), seed, now, wall)?,
+            below: Below::new(quic::Endpoint::new(quic, Some(server), seed, now, wall)?, now),
             client,
             config,
             settings,
-            flows: Table::default(),
-            owners: Vec::new(),
             clients: HashMap::new(),
             promised: 0,
-            events: VecDeque::new(),
             totals: RelayTotals::default(),
             drawn: u64::from_le_bytes(seed.first_chunk().copied().unwrap_or_default()),
-            now,
         })
     }
 
@@ -226,12 +219,12 @@ impl Relay {
     /// # Errors
     /// Never, as nothing is asked for.
     pub fn stop(&mut self) -> Result<(), ConfigError> {
-        Ok(self.quic.set_server_config(None)?)
+        Ok(self.below.quic.set_server_config(None)?)
     }
 
     /// Ends every flow.
     pub fn close(&mut self, now: Instant) {
-        let keys: Vec<Key> = self.flows.keys().collect();
+        let keys: Vec<Key> = self.below.flows.keys().collect();
         for key in keys {
             self.give_up(now, key, refusal::STOPPING, "the relay is being stopped".into());
         }
@@ -239,18 +232,18 @@ impl Relay {
 
     /// Flows at present.
     pub fn flows(&self) -> usize {
-        self.flows.len()
+        self.below.flows.len()
     }
 
     /// Counters.
     pub fn totals(&self) -> RelayTotals {
         let mut totals = RelayTotals {
-            flows: self.flows.len() as u64,
+            flows: self.below.flows.len() as u64,
             promised: self.promised,
-            quic: self.quic.stats(),
+            quic: self.below.quic.stats(),
             ..self.totals.clone()
         };
-        for entry in self.flows.iter() {
+        for entry in self.below.flows.iter() {
             add(&mut totals.packets, &entry.flow.stats());
             let waiting =
                 entry.up.hop.waiting().1 + entry.down.as_ref().map_or(0, |d| d.hop.waiting().1);
@@ -268,115 +261,67 @@ impl Relay {
         ecn: Option<Ecn>,
         data: BytesMut,
     ) {
-        self.now = now;
-        self.quic.handle_datagram(now, path, ecn, data);
+        self.below.handle_datagram(now, path, ecn, data);
     }
 
     /// Tells that a deadline of [`poll_timeout`](Self::poll_timeout) may have passed. Calling it too early does nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.now = now;
-        self.quic.handle_timeout(now);
-        self.flows.touch_due(now);
+        self.below.handle_timeout(now);
     }
 
     /// The next thing that happened.
     pub fn poll_event(&mut self, now: Instant) -> Option<RelayEvent> {
-        if self.events.is_empty() {
-            self.settle(now);
-        }
-        self.events.pop_front()
+        self.next_event(now)
     }
 
     /// Writes the next train of datagrams into `buf` and says how it must be sent, as [`quic::Endpoint::poll_transmit`] does.
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
-        loop {
-            if let Some(transmit) = self.quic.poll_transmit(now, buf) {
-                return Some(transmit);
-            }
-            if !self.settle(now) {
-                return None;
-            }
-        }
+        self.next_transmit(now, buf)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) must be called next; it may be earlier than necessary.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.flows.has_dirty() || !self.events.is_empty() {
-            return Some(self.now);
-        }
-        [self.quic.poll_timeout(), self.flows.next_due()].into_iter().flatten().min()
+        self.below.poll_timeout()
+    }
+}
+
+impl Node for Relay {
+    type Flow = Entry;
+    type Event = RelayEvent;
+
+    fn below(&mut self) -> &mut Below<Entry, RelayEvent> {
+        &mut self.below
     }
 
-    fn settle(&mut self, now: Instant) -> bool {
-        self.now = now;
-        self.flows.touch_due(now);
-        while let Some(event) = self.quic.poll_event(now) {
-            if let EndpointEvent::Connection(id, event) = event {
-                self.on_event(now, id, event);
-            }
-        }
-        let quic = &mut self.quic;
-        self.flows.touch_busy(|entry| {
-            entry.up.has_sent(quic) || entry.down.as_ref().is_some_and(|down| down.has_sent(quic))
-        });
-        let mut worked = false;
-        while let Some(key) = self.flows.pop_dirty() {
-            worked = true;
-            self.work(now, key);
-        }
-        worked
+    fn has_sent(entry: &Entry, quic: &mut quic::Endpoint) -> bool {
+        entry.up.has_sent(quic) || entry.down.as_ref().is_some_and(|down| down.has_sent(quic))
     }
 
-    fn owner(&self, id: ConnectionId) -> Option<Key> {
-        let owner = self.owners.get(id.as_u64() as u32 as usize).copied().flatten();
-        owner.filter(|(owned, _)| *owned == id).map(|(_, key)| key)
-    }
-
-    fn own(&mut self, id: ConnectionId, key: Key) {
-        let slot = id.as_u64() as u32 as usize;
-        if self.owners.len() <= slot {
-            self.owners.resize(slot + 1, None);
-        }
-        if let Some(owner) = self.owners.get_mut(slot) {
-            *owner = Some((id, key));
-        }
-    }
-
-    fn disown(&mut self, id: ConnectionId) {
-        if let Some(owner) = self.owners.get_mut(id.as_u64() as u32 as usize) {
-            *owner = None;
-        }
-    }
-
-    fn on_event(&mut self, now: Instant, id: ConnectionId, event: quic::Event) {
-        let key = match self.owner(id) {
-            Some(key) => key,
-            None => match self.accept(now, id) {
-                Some(key) => key,
-                None => return,
-            },
-        };
-        let Some(entry) = self.flows.get_mut(key) else { return };
-        let is_up = entry.up.id == id;
+    fn on_event(&mut self, now: Instant, key: Key, id: ConnectionId, event: quic::Event) {
+        let Some(entry) = self.below.flows.get_mut(key) else { return };
         let (leg, ready) = match &mut entry.down {
-            Some(down) if !is_up => (down, &mut entry.down_ready),
-            _ => (&mut entry.up, &mut entry.up_ready),
+            _ if entry.up.id == id => (&mut entry.up, &mut entry.up_ready),
+            Some(down) if down.id == id => (down, &mut entry.down_ready),
+            // An address that was given up for another may still answer.
+            _ => return,
         };
-        if leg.on_event(now, &mut self.quic, event) == Happened::Connected {
+        if leg.on_event(now, &mut self.below.quic, event) == Happened::Connected {
             *ready = true;
         }
-        self.flows.touch(key);
+        if entry.down_ready {
+            entry.dialing = None;
+        }
     }
 
     /// A client's connection shows for the first time: it is promised memory, or refused.
     fn accept(&mut self, now: Instant, id: ConnectionId) -> Option<Key> {
-        let from = self.quic.connection(id)?.remote_address();
+        let from = self.below.quic.connection(id)?.remote_address();
         let least = 2 * flow::INITIAL_WINDOW * PACKET_MEMORY;
         let wanted = 2 * self.settings.flow.max_packets as u64 * PACKET_MEMORY;
         let free = self.settings.max_memory.saturating_sub(self.promised);
         let promised = wanted.min(free / 4);
-        let full = if self.flows.len() >= self.config.max_flows {
-            Some(format!("this relay carries {} flows already", self.flows.len()))
+        let full = if self.below.flows.len() >= self.config.max_flows {
+            Some(format!("this relay carries {} flows already", self.below.flows.len()))
         } else if promised < least {
             Some("this relay's memory for flows is used up".to_owned())
         } else if self
@@ -389,7 +334,7 @@ impl Relay {
             None
         };
         if let Some(reason) = full {
-            self.quic.connection(id)?.close(now, refusal::TOO_MANY, reason.clone().into());
+            self.below.quic.connection(id)?.close(now, refusal::TOO_MANY, reason.clone().into());
             self.count_refusal(from, None, refusal::TOO_MANY, reason);
             return None;
         }
@@ -400,9 +345,10 @@ impl Relay {
         let flow = RelayFlow::new(config, now).ok()?;
         self.promised += promised;
         *self.clients.entry(from.ip()).or_default() += 1;
-        let key = self.flows.insert(Entry {
+        let key = self.below.flows.insert(Entry {
             up: Leg::new(id, false),
             down: None,
+            dialing: None,
             up_ready: false,
             down_ready: false,
             stage: Stage::Routing(RouteReader::default()),
@@ -413,10 +359,31 @@ impl Relay {
             promised,
             reason: String::new(),
         });
-        self.own(id, key);
+        self.below.own(id, key);
         Some(key)
     }
 
+    /// Drives one flow.
+    fn work(&mut self, now: Instant, key: Key) {
+        self.redial(now, key);
+        let Some(entry) = self.below.flows.get_mut(key) else { return };
+        entry.up.handle_timeout(now, &mut self.below.quic);
+        if entry.up_ready && entry.up.end().is_none() {
+            entry.up.begin(now, &mut self.below.quic);
+        }
+        if let Some(down) = &mut entry.down {
+            down.handle_timeout(now, &mut self.below.quic);
+            if entry.down_ready && down.end().is_none() {
+                down.begin(now, &mut self.below.quic);
+            }
+        }
+        self.route(now, key);
+        self.pass(now, key);
+        self.finish(now, key);
+    }
+}
+
+impl Relay {
     fn count_refusal(
         &mut self,
         from: SocketAddr,
@@ -426,30 +393,12 @@ impl Relay {
     ) {
         let kind = RefusalKind::from_code(code).unwrap_or(RefusalKind::Abuse);
         *self.totals.refused.entry(kind).or_default() += 1;
-        self.events.push_back(RelayEvent::Refused { from, to, kind, reason });
-    }
-
-    /// Drives one flow.
-    fn work(&mut self, now: Instant, key: Key) {
-        let Some(entry) = self.flows.get_mut(key) else { return };
-        entry.up.handle_timeout(now, &mut self.quic);
-        if entry.up_ready && entry.up.end().is_none() {
-            entry.up.begin(now, &mut self.quic);
-        }
-        if let Some(down) = &mut entry.down {
-            down.handle_timeout(now, &mut self.quic);
-            if entry.down_ready && down.end().is_none() {
-                down.begin(now, &mut self.quic);
-            }
-        }
-        self.route(now, key);
-        self.pass(now, key);
-        self.finish(now, key);
+        self.below.events.push_back(RelayEvent::Refused { from, to, kind, reason });
     }
 
     /// Reads where a flow goes.
     fn route(&mut self, now: Instant, key: Key) {
-        let Some(entry) = self.flows.get_mut(key) else { return };
+        let Some(entry) = self.below.flows.get_mut(key) else { return };
         let Stage::Routing(reader) = &mut entry.stage else { return };
         let mut read = Ok(None);
         while let Ok(None) = read
@@ -486,69 +435,95 @@ impl Relay {
             Ok(onward) => onward,
             Err(error) => return self.give_up(now, key, refusal::BAD_ROUTE, error.to_string()),
         };
-        let Some(entry) = self.flows.get_mut(key) else { return };
+        let Some(entry) = self.below.flows.get_mut(key) else { return };
         entry.stage = Stage::Resolving(onward);
         entry.to = Some(to.clone());
         match to.literal() {
-            Some(address) => self.dial(now, key, address),
+            Some(address) => self.dial(now, key, &[address]),
             None => {
                 let flow = RelayFlowId(key);
-                self.events.push_back(RelayEvent::Resolve { flow, address: to });
+                self.below.events.push_back(RelayEvent::Resolve { flow, address: to });
             }
         }
     }
 
-    /// What the name of [`RelayEvent::Resolve`] stands for, or why it stands for nothing.
+    /// What the name of [`RelayEvent::Resolve`] stands for, in the order in which they are to be tried, or why it stands for nothing. The next address is
+    /// tried when one fails, or has not answered within a second.
     pub fn resolved(
         &mut self,
         now: Instant,
         flow: RelayFlowId,
-        address: Result<SocketAddr, String>,
+        addresses: Result<Vec<SocketAddr>, String>,
     ) {
         let waits = |entry: &Entry| matches!(entry.stage, Stage::Resolving(_));
-        if !self.flows.get(flow.0).is_some_and(waits) {
+        if !self.below.flows.get(flow.0).is_some_and(waits) {
             return;
         }
-        match address {
-            Ok(address) => self.dial(now, flow.0, address),
-            Err(error) => {
-                let to = self.flows.get(flow.0).and_then(|entry| entry.to.as_ref());
-                let to = to.map(ToString::to_string).unwrap_or_default();
-                let reason = format!("{to} cannot be looked up: {error}");
-                self.give_up(now, flow.0, refusal::UNREACHABLE, reason);
-            }
-        }
+        let error = match addresses {
+            Ok(found) if !found.is_empty() => return self.dial(now, flow.0, &found),
+            Ok(_) => "the name has no address".to_owned(),
+            Err(error) => error,
+        };
+        let to = self.below.flows.get(flow.0).and_then(|entry| entry.to.as_ref());
+        let to = to.map(ToString::to_string).unwrap_or_default();
+        let reason = format!("{to} cannot be looked up: {error}");
+        self.give_up(now, flow.0, refusal::UNREACHABLE, reason);
     }
 
-    fn dial(&mut self, now: Instant, key: Key, address: SocketAddr) {
-        let Some(entry) = self.flows.get_mut(key) else { return };
+    fn dial(&mut self, now: Instant, key: Key, addresses: &[SocketAddr]) {
+        let Some(entry) = self.below.flows.get_mut(key) else { return };
         let (Stage::Resolving(route), Some(to)) = (&entry.stage, entry.to.clone()) else { return };
         let route = route.encode();
         let fixed = self.settings.next.as_ref() == Some(&to);
-        if !fixed && !self.settings.allow.iter().any(|pattern| pattern.matches(&to, address)) {
+        let allow = &self.settings.allow;
+        let allowed = |at: &SocketAddr| fixed || allow.iter().any(|it| it.matches(&to, *at));
+        let allowed: Vec<SocketAddr> = addresses.iter().copied().filter(allowed).collect();
+        if allowed.is_empty() {
             let reason = format!("this relay does not carry flows to {to}");
             return self.give_up(now, key, refusal::NOT_ALLOWED, reason);
         }
-        let params = ConnectParams::default();
-        match self.quic.connect(now, &self.client, address, to.host(), params) {
-            Ok(id) => {
-                let mut down = Leg::new(id, true);
-                down.hop.write_control(&route);
-                entry.down = Some(down);
-                entry.stage = Stage::Passing;
-                self.own(id, key);
+        let dialing = Dialing::new(self.client.clone(), to.host().into(), route, &allowed);
+        entry.dialing = Some(Box::new(dialing));
+        entry.stage = Stage::Passing;
+        self.attempt(now, key);
+    }
+
+    /// Connects to the next address of the next hop.
+    fn attempt(&mut self, now: Instant, key: Key) {
+        let Some(entry) = self.below.flows.get_mut(key) else { return };
+        let Some(dialing) = &mut entry.dialing else { return };
+        match dialing.attempt(now, &mut self.below.quic) {
+            Ok((leg, _)) => {
+                let id = leg.id;
+                let before = entry.down.replace(leg);
+                if let Some(before) = before {
+                    self.below.abandon(&before);
+                }
+                self.below.own(id, key);
             }
             Err(error) => {
+                let to = entry.to.as_ref().map(ToString::to_string).unwrap_or_default();
                 let reason = format!("{to} cannot be reached: {error}");
                 self.give_up(now, key, refusal::UNREACHABLE, reason);
             }
         }
-        self.flows.touch(key);
+        self.below.flows.touch(key);
+    }
+
+    /// Goes on to the next address, where one is left and due.
+    fn redial(&mut self, now: Instant, key: Key) {
+        let Some(entry) = self.below.flows.get_mut(key) else { return };
+        if let (Some(dialing), Some(down)) = (&mut entry.dialing, &entry.down)
+            && !matches!(entry.stage, Stage::Over)
+            && dialing.is_due(now, down)
+        {
+            self.attempt(now, key);
+        }
     }
 
     /// Moves what came on one hop to the other, and looks whether it is over.
     fn pass(&mut self, now: Instant, key: Key) {
-        let Some(entry) = self.flows.get_mut(key) else { return };
+        let Some(entry) = self.below.flows.get_mut(key) else { return };
         if matches!(entry.stage, Stage::Over) {
             return;
         }
@@ -565,7 +540,7 @@ impl Relay {
                 self.totals.opened += 1;
                 if let Some(to) = entry.to.clone() {
                     let (flow, from) = (RelayFlowId(key), entry.from);
-                    self.events.push_back(RelayEvent::Opened { flow, from, to });
+                    self.below.events.push_back(RelayEvent::Opened { flow, from, to });
                 }
             }
             entry.flow.drive(now, &mut entry.up.hop, &mut down.hop);
@@ -581,7 +556,7 @@ impl Relay {
 
     /// With what a flow is over, if it is.
     fn verdict(&self, now: Instant, key: Key) -> Option<(u64, String)> {
-        let entry = self.flows.get(key)?;
+        let entry = self.below.flows.get(key)?;
         let to = || entry.to.as_ref().map(ToString::to_string).unwrap_or_default();
         if let Some(down) = &entry.down
             && let Some(end) = down.end()
@@ -612,7 +587,7 @@ impl Relay {
 
     /// Ends a flow on both hops.
     fn give_up(&mut self, now: Instant, key: Key, code: u64, reason: String) {
-        let Some(entry) = self.flows.get_mut(key) else { return };
+        let Some(entry) = self.below.flows.get_mut(key) else { return };
         if matches!(entry.stage, Stage::Over) {
             return;
         }
@@ -626,8 +601,8 @@ impl Relay {
         for leg in [Some(&mut entry.up), entry.down.as_mut()].into_iter().flatten() {
             match refused {
                 // Its control stream may have ended in the middle of a frame.
-                true => leg.close(now, &mut self.quic, code, text.clone()),
-                false => leg.finish_and_close(now, &mut self.quic, code, text.clone()),
+                true => leg.close(now, &mut self.below.quic, code, text.clone()),
+                false => leg.finish_and_close(now, &mut self.below.quic, code, text.clone()),
             }
         }
         let (from, to) = (entry.from, entry.to.clone());
@@ -635,23 +610,23 @@ impl Relay {
             let stats = entry.flow.stats();
             add(&mut self.totals.packets, &stats);
             let (flow, stats) = (RelayFlowId(key), Box::new(stats));
-            self.events.push_back(RelayEvent::Closed { flow, stats, reason });
+            self.below.events.push_back(RelayEvent::Closed { flow, stats, reason });
         } else {
             self.count_refusal(from, to, code, reason);
         }
-        self.flows.touch(key);
+        self.below.flows.touch(key);
     }
 
     /// Hands over to QUIC, and removes what is gone on both sides.
     fn finish(&mut self, now: Instant, key: Key) {
-        let Some(entry) = self.flows.get_mut(key) else { return };
+        let Some(entry) = self.below.flows.get_mut(key) else { return };
         let over = matches!(entry.stage, Stage::Over);
         let mut busy = false;
         for leg in [Some(&mut entry.up), entry.down.as_mut()].into_iter().flatten() {
             if over {
                 leg.discard();
             }
-            busy |= leg.finish(&mut self.quic);
+            busy |= leg.finish(&mut self.below.quic);
         }
         let down_gone = entry.down.as_ref().is_none_or(Leg::is_gone);
         if over && entry.up.is_gone() && down_gone {
@@ -661,15 +636,16 @@ impl Relay {
             entry.flow.poll_timeout().filter(|_| !over && entry.up_ready && entry.down_ready);
         let setup = entry.setup_by.filter(|_| !over).map(|by| by.max(now));
         let legs = [entry.up.poll_timeout(), entry.down.as_ref().and_then(Leg::poll_timeout)];
-        let at = legs.into_iter().chain([driven, setup]).flatten().min();
-        self.flows.arm(key, at);
+        let dialing = entry.dialing.as_ref().and_then(|dialing| dialing.poll_timeout());
+        let at = legs.into_iter().chain([driven, setup, dialing.filter(|_| !over)]).flatten().min();
+        self.below.flows.arm(key, at);
         if busy {
-            self.flows.set_busy(key);
+            self.below.flows.set_busy(key);
         }
     }
 
     fn remove(&mut self, key: Key) {
-        let Some(entry) = self.flows.remove(key) else { return };
+        let Some(entry) = self.below.flows.remove(key) else { return };
         self.promised = self.promised.saturating_sub(entry.promised);
         if let Some(count) = self.clients.get_mut(&entry.from.ip()) {
             *count -= 1;
@@ -677,9 +653,9 @@ impl Relay {
                 self.clients.remove(&entry.from.ip());
             }
         }
-        self.disown(entry.up.id);
+        self.below.disown(entry.up.id);
         if let Some(down) = entry.down {
-            self.disown(down.id);
+            self.below.disown(down.id);
         }
     }
 }

@@ -127,7 +127,7 @@ impl Route {
         Ok(Route { passed, rest })
     }
 
-    /// The message, byte by byte as `docs/bats-path.md` has it.
+    /// The message, byte by byte as `docs/bats.md` has it.
     pub fn encode(&self) -> Bytes {
         let mut body = BytesMut::new();
         body.extend_from_slice(&[VERSION, self.passed, self.rest.len() as u8]);

@@ -76,6 +76,11 @@ pub struct FlowConfig {
     /// It bounds memory, and throughput to window / round trip. Default 131,072: about 190 MB, which only a path of 1 Gb/s, 200 ms and
     /// 10 % loss comes to use.
     pub receive_window: u64,
+    /// BRCTP: how many receivers the sender waits for, at least 1. More than one take a hop that brings packets to all of them. Default 1.
+    pub receivers: u16,
+    /// BRCTP: how long a receiver may say nothing although more than enough was sent, before it is given up. With the last one the flow
+    /// ends. Default 30 s.
+    pub patience: Duration,
     /// Bytes that are accepted and not yet acknowledged, at most; how many of these are used follows the path, see
     /// [`ideal_buffer_length`](super::Flow::ideal_buffer_length). Default 192 MiB.
     pub max_send_buffer: usize,
@@ -100,6 +105,8 @@ impl Default for FlowConfig {
             relayed: false,
             deadline: Duration::from_millis(100),
             receive_window: 131_072,
+            receivers: 1,
+            patience: Duration::from_secs(30),
             max_send_buffer: 192 << 20,
             max_message: 16 << 20,
             protection: Protection::default(),
@@ -137,6 +144,18 @@ impl FlowConfig {
             framing: Framing::Messages,
             batch: BatchSize::M8,
             interleave: 1,
+            // Combinations are all that it has against losses, and of a link that it leaves idle it knows a part only.
+            protection: Protection { share: 0.5, ..Protection::default() },
+            ..FlowConfig::default()
+        }
+    }
+
+    /// The configuration for BRCTP: no interleaving, as losses in a row matter no more than others; messages.
+    pub fn brctp() -> FlowConfig {
+        FlowConfig {
+            mode: Mode::Brctp,
+            framing: Framing::Messages,
+            interleave: 1,
             ..FlowConfig::default()
         }
     }
@@ -150,14 +169,20 @@ impl FlowConfig {
         if self.mode == Mode::Transparent {
             return refuse("mode", "btp, brtp or brctp: transparent is plain UDP and has no flow");
         }
-        if self.mode == Mode::Brctp {
-            return refuse("mode", "btp or brtp: the rateless mode is specified and not built yet");
-        }
         if self.mode != Mode::Brtp && self.framing == Framing::Stream {
             return refuse("framing", "messages, in every mode but brtp");
         }
         if !(1..=64).contains(&self.interleave) {
             return refuse("interleave", "from 1 to 64");
+        }
+        if self.mode == Mode::Brctp && self.interleave != 1 {
+            return refuse("interleave", "1 in brctp");
+        }
+        if self.receivers == 0 {
+            return refuse("receivers", "at least 1");
+        }
+        if self.patience < Duration::from_millis(100) {
+            return refuse("patience", "at least 100 ms");
         }
         if self.mode == Mode::Btp && self.deadline < Duration::from_millis(1) {
             return refuse("deadline", "at least 1 ms");

@@ -56,6 +56,15 @@ pub enum Closed {
     /// Payload was altered on the way: by a relay, for hops keep everybody else out. Nothing altered was delivered.
     #[error("payload was altered on the way")]
     Forged,
+    /// BRCTP: no receiver said in time that it has what was sent.
+    #[error("no receiver said that it has what was sent")]
+    Unanswered,
+    /// Through relays, the ends did not agree on how to seal: mostly because the far end could not prove who it is.
+    #[error("the far end did not prove itself: {reason}")]
+    Seal {
+        /// What TLS says.
+        reason: String,
+    },
     /// The neighbour broke the protocol. Its fault; the same neighbour will do it again.
     #[error("protocol violation: {0}")]
     Violation(&'static str),
@@ -73,6 +82,8 @@ pub mod code {
     pub const FORGED: u64 = 3;
     /// The ends did not agree on how to seal.
     pub const SEAL: u64 = 4;
+    /// No receiver said that it has what was sent.
+    pub const UNANSWERED: u64 = 5;
 }
 
 /// Why something was not accepted for sending.

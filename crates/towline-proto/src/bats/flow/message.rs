@@ -2,8 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::receiver::StreamReceiver;
-use super::sealing::Sealing;
+use super::sealing::{Sealing, Source};
 use crate::varint;
 
 /// The length in front of a message.
@@ -47,7 +46,7 @@ impl Assembly {
     /// Reads on until a message is whole.
     pub(super) fn advance(
         &mut self,
-        receiver: &mut StreamReceiver,
+        receiver: &mut dyn Source,
         sealing: &mut Sealing,
         max_message: usize,
     ) -> Result<(), Broken> {

@@ -9,6 +9,7 @@ mod datagram;
 mod event;
 mod machine;
 mod message;
+mod rateless;
 mod receiver;
 pub(super) mod repeats;
 mod reporting;
@@ -18,6 +19,8 @@ mod stats;
 
 #[cfg(test)]
 mod tests;
+
+pub use towline_code::BatchSize;
 
 pub use config::{
     ConfigError, FlowConfig, Framing, HOP_WINDOW, INITIAL_WINDOW, MAX_WINDOW, Mode, Protection,

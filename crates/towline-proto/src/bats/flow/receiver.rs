@@ -6,6 +6,7 @@ use bytes::Bytes;
 use towline_code::{Combination, HeldBatch};
 
 use super::config::FlowConfig;
+use super::sealing::Source;
 use super::sender::{END_OF_STREAM, END_OF_SYMBOL};
 use super::stats::FlowStats;
 use crate::bats::geometry::Geometry;
@@ -89,17 +90,6 @@ impl StreamReceiver {
     /// Whether the end of the stream was reached.
     pub(super) fn is_finished(&self) -> bool {
         self.finished
-    }
-
-    pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
-    /// The next bytes in order.
-    pub(super) fn read(&mut self) -> Option<Bytes> {
-        let bytes = self.ready.pop_front()?;
-        self.unread = self.unread.saturating_sub(1);
-        Some(bytes)
     }
 
     /// The first symbol that may not be sent yet.
@@ -283,5 +273,17 @@ impl StreamReceiver {
         }
         self.cursor = first;
         report
+    }
+}
+
+impl Source for StreamReceiver {
+    fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    fn read(&mut self) -> Option<Bytes> {
+        let bytes = self.ready.pop_front()?;
+        self.unread = self.unread.saturating_sub(1);
+        Some(bytes)
     }
 }

@@ -2,10 +2,17 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::receiver::StreamReceiver;
 use crate::bats::control::Frame;
 use crate::bats::seal::{Forged, Handshake, Key, Opener, Seal, Sealer};
 use crate::bats::wire::MAX_CONTROL;
+
+/// A stream as it was received.
+pub(super) trait Source {
+    /// Whether there is something to read.
+    fn has_ready(&self) -> bool;
+    /// The next bytes in order.
+    fn read(&mut self) -> Option<Bytes>;
+}
 
 /// How payload is sealed, if it is.
 #[derive(Debug, Default)]
@@ -33,18 +40,18 @@ impl Sealing {
         matches!(self, Sealing::Stream(_))
     }
 
-    /// Moves the handshake on. At its end: the keys to seal and to open with.
+    /// Moves the handshake on. At its end: the keys to seal and to open with. Or why there will be none.
     pub(super) fn handle_input(
         &mut self,
         data: &[u8],
         out: &mut BytesMut,
-    ) -> Result<Option<(Key, Key)>, Forged> {
+    ) -> Result<Option<(Key, Key)>, String> {
         let Sealing::Handshake(handshake, parameters) = self else {
             return Ok(None); // Tickets and the like, which nobody uses.
         };
         let valid = handshake.handle_input(data);
         Sealing::emit(handshake, out);
-        valid.map_err(|_| Forged)?;
+        valid.map_err(|error| error.to_string())?;
         Ok(handshake.keys(parameters))
     }
 
@@ -76,7 +83,7 @@ impl Sealing {
     }
 
     /// The next bytes that a stream delivers.
-    pub(super) fn read(&mut self, receiver: &mut StreamReceiver) -> Result<Option<Bytes>, Forged> {
+    pub(super) fn read(&mut self, receiver: &mut dyn Source) -> Result<Option<Bytes>, Forged> {
         match self {
             Sealing::Handshake(..) => Ok(None),
             Sealing::None => Ok(receiver.read()),
@@ -91,7 +98,7 @@ impl Sealing {
     }
 
     /// Opens what came of a stream, so that it is known whether there is anything to read; no more than a record.
-    pub(super) fn prepare(&mut self, receiver: &mut StreamReceiver) -> Result<bool, Forged> {
+    pub(super) fn prepare(&mut self, receiver: &mut dyn Source) -> Result<bool, Forged> {
         match self {
             Sealing::Handshake(..) => Ok(false),
             Sealing::None => Ok(receiver.has_ready()),

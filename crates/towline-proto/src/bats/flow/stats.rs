@@ -34,8 +34,12 @@ pub struct FlowStats {
     pub innovative: u64,
     /// Symbols recovered from combinations.
     pub recovered: u64,
-    /// Reports sent.
+    /// Reports sent; in BRCTP, how often "done" was said.
     pub reports_sent: u64,
+    /// BRCTP receivers that were given up.
+    pub receivers_lost: u64,
+    /// BRCTP generations that were begun anew, because what had come was no honest sender's.
+    pub restarted: u64,
     /// What was dropped on arrival.
     pub dropped: Dropped,
 }

@@ -39,6 +39,8 @@ pub(super) struct Direction {
     config: RelayConfig,
     engine: Engine,
     urgent: bool,
+    /// Numbers jump from generation to generation, so that no credit can be told in them.
+    rateless: bool,
     stats: RelayStats,
 }
 
@@ -48,6 +50,7 @@ impl Direction {
             config,
             engine: Engine::Waiting(VecDeque::new()),
             urgent: false,
+            rateless: false,
             stats: RelayStats::default(),
         }
     }
@@ -56,12 +59,16 @@ impl Direction {
         let geometry = Geometry::new(open.size, open.interleave);
         let RelayConfig { max_packets, protection, seed } = self.config;
         self.urgent = open.mode == Mode::Btp;
+        self.rateless = open.mode == Mode::Brctp;
         let engine = match open.mode {
             Mode::Brtp if open.hop_feedback => {
                 Engine::Arq(Box::new(Arq::new(max_packets, protection)))
             }
             Mode::Btp => {
                 Engine::Mixer(Box::new(Mixer::new(geometry, Some(protection), seed, max_packets)))
+            }
+            Mode::Brctp => {
+                Engine::Mixer(Box::new(Mixer::new(geometry, None, seed, max_packets).rateless()))
             }
             _ => Engine::Mixer(Box::new(Mixer::new(geometry, None, seed, max_packets))),
         };
@@ -140,6 +147,7 @@ impl Direction {
         match &self.engine {
             Engine::Waiting(_) => None,
             Engine::Arq(arq) => arq.limit(window),
+            Engine::Mixer(_) if self.rateless => Some(crate::varint::MAX),
             Engine::Mixer(mixer) => {
                 let end = mixer.end();
                 (end > 0).then(|| (end + window).saturating_sub(mixer.waiting() as u64))

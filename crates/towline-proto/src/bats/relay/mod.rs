@@ -163,6 +163,11 @@ impl RelayFlow {
                 direction.on_report();
                 self.sides[1 - from].on_report(now, report.serial, data);
             }
+            // One receiver is behind a relay, so the latest counts here too.
+            Ok(Packet::Done(done)) => {
+                direction.on_report();
+                self.sides[1 - from].on_report(now, done.serial, data);
+            }
             Ok(Packet::Credit(credit)) => self.sides[from].on_credit(now, &credit),
             Ok(Packet::Part(part)) => match self.sides[from].pieces.push(part) {
                 Some(whole) if whole.first().is_some_and(|first| first >> 5 <= 1) => {

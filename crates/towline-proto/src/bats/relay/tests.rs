@@ -386,3 +386,32 @@ fn a_new_path_loses_and_repeats_nothing() {
         );
     }
 }
+
+#[test]
+fn relays_recode_rateless_flows() {
+    for (seed, hops, loss) in [(1, 2, 0.1), (2, 3, 0.05), (3, 3, 0.2)] {
+        let links = vec![ToyLink::new(30, 10, loss); hops];
+        let mut chain = Chain::new(FlowConfig::brctp(), &links, seed);
+        let end = chain.base + Duration::from_secs(30);
+        let objects = [1_500_000, 10, 800_000].map(|length| pattern(length as u64, length));
+        let (mut sent, mut came) = (false, 0);
+        while came < 3 && chain.step(end) {
+            if !sent && chain.client_events.contains(&Event::Established) {
+                objects.iter().for_each(|object| chain.client.send(object.clone()).unwrap());
+                sent = true;
+            }
+            while let Some(data) = chain.server.recv() {
+                assert!(data == objects[came], "seed {seed}: {came}");
+                came += 1;
+            }
+        }
+        let stats: Vec<_> = chain.relays.iter().map(|relay| relay.stats()[0]).collect();
+        assert_eq!(came, 3, "seed {seed}: {:?} {stats:?}", chain.client.stats());
+        // Without recoding the source would have to make up for all hops.
+        let symbols = 2_300_010.0 / 1_415.0;
+        let packets = chain.client.stats().packets_sent as f64;
+        println!("seed {seed}: {packets} packets for {symbols:.0} symbols, {stats:?}");
+        assert!(stats.iter().all(|stats| stats.repaired > 0), "seed {seed}: {stats:?}");
+        assert!(packets < 1.35 * symbols / (1.0 - loss), "seed {seed}: {packets}");
+    }
+}

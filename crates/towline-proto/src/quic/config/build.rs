@@ -248,12 +248,18 @@ fn transport(options: &Options) -> TransportPair {
     }
 }
 
+/// RFC 9000 section 14: what every path carries, and what is left when a path seems to carry no more.
+const SMALLEST_MTU: u16 = 1_248;
+/// How long that is believed, unless the search is repeated sooner anyway.
+const BLACK_HOLE_COOLDOWN: Duration = Duration::from_secs(60);
+
 fn transport_for(options: &Options, headers: u16) -> engine::TransportConfig {
     let mut config = engine::TransportConfig::default();
     let idle = options.idle_timeout.and_then(|idle| engine::IdleTimeout::try_from(idle).ok());
     let mut search = engine::MtuDiscoveryConfig::default();
     search
         .interval(options.mtu_discovery_interval)
+        .black_hole_cooldown(options.mtu_discovery_interval.min(BLACK_HOLE_COOLDOWN))
         .upper_bound(options.maximum_mtu.saturating_sub(headers));
     let ack_frequency = options.ack_frequency.map(|asked| {
         let mut config = engine::AckFrequencyConfig::default();
@@ -274,7 +280,8 @@ fn transport_for(options: &Options, headers: u16) -> engine::TransportConfig {
         .max_concurrent_uni_streams(varint(options.peer_unidi_stream_count))
         .initial_rtt(options.initial_rtt)
         .initial_mtu(options.minimum_mtu.saturating_sub(headers))
-        .mtu_discovery_config((options.maximum_mtu > options.minimum_mtu).then_some(search))
+        // Where the first packets are as large as any, there is nothing to search for until losses are taken for a smaller path.
+        .mtu_discovery_config((options.maximum_mtu > SMALLEST_MTU).then_some(search))
         .pad_to_mtu(options.pad_to_mtu)
         .ack_frequency_config(ack_frequency)
         .max_outgoing_bytes_per_second(options.max_send_rate)

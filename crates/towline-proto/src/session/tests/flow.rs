@@ -404,3 +404,42 @@ fn small_payloads_are_slices_of_the_input() {
     };
     assert!(range.contains(&(message.data.as_ptr() as usize)));
 }
+
+/// Read as the drivers read: pooled buffers of 64 KiB, or straight into what is lent and little beyond it. Fragments of
+/// 64 KiB and ten octets once went in step with the pooled reads, so that nothing was ever lent and everything copied.
+#[test]
+fn long_messages_are_read_directly_however_reads_and_fragments_fall() {
+    const POOLED: usize = 64 << 10;
+    const BEYOND: usize = 4 << 10;
+    for offset in [0, 1, 10, 4096, 40_000] {
+        let mut world = World::connected(Config::default());
+        for _ in 0..3 {
+            world.send(End::Client, 1 << 20);
+        }
+        world.transmit(End::Client, usize::MAX);
+        let mut input: Bytes = world.wires[0].up.drain(..).collect::<Vec<u8>>().into();
+        let now = world.now;
+        let session = world.server.session();
+        let (total, mut direct, mut messages) = (input.len(), 0, 0);
+        session.handle_input(now, input.split_to(offset));
+        while !input.is_empty() {
+            while let Some(event) = session.poll_event() {
+                messages += usize::from(matches!(event, Event::Message(_)));
+            }
+            let mut room = POOLED;
+            if let Some(mut lent) = session.direct() {
+                let part = input.split_to(lent.want.min(input.len()));
+                lent.buffer.extend_from_slice(&part);
+                direct += part.len();
+                session.handle_direct(now, lent.buffer);
+                room = BEYOND;
+            }
+            session.handle_input(now, input.split_to(room.min(input.len())));
+        }
+        while let Some(event) = session.poll_event() {
+            messages += usize::from(matches!(event, Event::Message(_)));
+        }
+        assert_eq!(messages, 3);
+        assert!(direct > total / 10 * 9, "{direct} of {total} octets, after {offset}");
+    }
+}

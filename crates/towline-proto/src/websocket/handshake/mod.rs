@@ -2,7 +2,7 @@
 //!
 //! [`ClientHandshake`] asks and [`ServerHandshake`] answers; both end with [`Opened`], from which
 //! [`Opened::into_connection`] makes the connection. [`Navigation`] keeps a client's way over redirects and
-//! authentication, and [`ProxyTunnel`] gets through an HTTP proxy first.
+//! authentication, and [`ProxyTunnel`] gets through a proxy first.
 //!
 //! The doors are those of [`Connection`]: bytes, the end of the transport, and time go in; bytes to write and one outcome
 //! come out.
@@ -12,6 +12,7 @@ mod client;
 mod navigation;
 mod proxy;
 mod server;
+mod socks;
 mod target;
 
 use std::sync::Arc;
@@ -25,7 +26,7 @@ pub use super::http::{HeaderError, Headers, Response};
 pub use auth::Credentials;
 pub use client::{ClientHandshake, ClientOptions, ClientOutcome};
 pub use navigation::Navigation;
-pub use proxy::{ProxyOptions, ProxyOutcome, ProxyTunnel};
+pub use proxy::{ProxyKind, ProxyOptions, ProxyOutcome, ProxyTunnel};
 pub use server::{Acceptance, Refusal, Request, ServerEvent, ServerHandshake, ServerOptions};
 pub use target::{Target, TargetError};
 
@@ -83,6 +84,9 @@ pub enum HandshakeError {
     /// The server answered with something other than 101; whether a retry helps is in the status.
     #[error("server answered {}", .0.status)]
     Status(Box<Response>),
+    /// A SOCKS proxy refused.
+    #[error("the proxy refused: {0}")]
+    Proxy(&'static str),
     /// The server's 101 is none: a header is missing or wrong (RFC 6455 section 4.1).
     #[error("invalid upgrade: {0}")]
     Upgrade(&'static str),

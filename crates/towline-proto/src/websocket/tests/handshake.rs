@@ -495,6 +495,77 @@ fn case_95_through_a_proxy() {
 }
 
 #[test]
+fn case_95_through_a_socks_proxy() {
+    let now = Instant::now();
+    let login = Credentials::Basic { user: "u".into(), password: "pw".into() };
+    // What each side says in turn, octet by octet as RFC 1928 and RFC 1929 have it.
+    let talk = |url: &str, credentials: Option<&Credentials>, said: &[(&[u8], &[u8])]| {
+        let (target, _) = Target::parse(url).expect("an address");
+        let options = ProxyOptions {
+            kind: ProxyKind::Socks5,
+            credentials: credentials.cloned(),
+            ..ProxyOptions::default()
+        };
+        let mut tunnel = ProxyTunnel::new(&options, &target, now).expect("valid");
+        for (ours, theirs) in said {
+            let mut out = Vec::new();
+            tunnel.poll_transmit(&mut out);
+            assert_eq!(out.concat(), *ours);
+            for byte in *theirs {
+                assert!(tunnel.poll_outcome().is_none());
+                tunnel.handle_input(now, BytesMut::from(&[*byte][..]));
+            }
+        }
+        let outcome = tunnel.poll_outcome();
+        tunnel.handle_eof(now);
+        outcome.or_else(|| tunnel.poll_outcome()).expect("an outcome")
+    };
+    let name = b"\x05\x01\0\x03\x01h\x01\xbb";
+    let open = b"\x05\0\0\x01\x7f\0\0\x01\x12\x34";
+    let hello: (&[u8], &[u8]) = (b"\x05\x01\0", b"\x05\0");
+    assert!(matches!(talk("wss://h/", None, &[hello, (name, open)]), ProxyOutcome::Open(_)));
+    let four = b"\x05\x01\0\x01\x0a\0\0\x01\0\x50";
+    let named = b"\x05\0\0\x03\x02ab\0\0";
+    assert!(matches!(talk("ws://10.0.0.1/", None, &[hello, (four, named)]), ProxyOutcome::Open(_)));
+    let six = b"\x05\x01\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\x07";
+    let long = b"\x05\0\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\x07";
+    assert!(matches!(talk("ws://[::1]:7/", None, &[hello, (six, long)]), ProxyOutcome::Open(_)));
+    // A user and a password, asked for or not.
+    let offer: &[u8] = b"\x05\x02\0\x02";
+    let words: &[u8] = b"\x01\x01u\x02pw";
+    let said: [(&[u8], &[u8]); 3] = [(offer, b"\x05\x02"), (words, b"\x01\0"), (name, open)];
+    assert!(matches!(talk("wss://h/", Some(&login), &said), ProxyOutcome::Open(_)));
+    let said: [(&[u8], &[u8]); 2] = [(offer, b"\x05\0"), (name, open)];
+    assert!(matches!(talk("wss://h/", Some(&login), &said), ProxyOutcome::Open(_)));
+    // Refusals.
+    let refused = |outcome| match outcome {
+        ProxyOutcome::Failed(error) => error.to_string(),
+        outcome => panic!("{outcome:?}"),
+    };
+    let said: [(&[u8], &[u8]); 2] = [(offer, b"\x05\x02"), (words, b"\x01\x01")];
+    assert!(refused(talk("wss://h/", Some(&login), &said)).contains("user or the password"));
+    let said: [(&[u8], &[u8]); 1] = [(b"\x05\x01\0", b"\x05\xff")];
+    assert!(refused(talk("wss://h/", None, &said)).contains("another way to log in"));
+    let said: [(&[u8], &[u8]); 1] = [(b"\x05\x01\0", b"HT")];
+    assert!(refused(talk("wss://h/", None, &said)).contains("no SOCKS 5"));
+    let failed = |reply: &[u8]| refused(talk("wss://h/", None, &[hello, (name, reply)]));
+    assert!(failed(b"\x05\x05\0\x01\0").contains("refused its connection"));
+    assert!(failed(b"\x05\0\0\x09\0").contains("malformed"));
+    assert!(failed(b"\x05\0\0").contains("ended"));
+    // What came through the tunnel already is kept; a token is no login; a name has its limit.
+    let (target, _) = Target::parse("wss://h/").expect("an address");
+    let options = ProxyOptions { kind: ProxyKind::Socks5, ..ProxyOptions::default() };
+    let mut tunnel = ProxyTunnel::new(&options, &target, now).expect("valid");
+    tunnel.handle_input(now, BytesMut::from(&b"\x05\0"[..]));
+    tunnel.handle_input(now, BytesMut::from(&[&open[..], b"\x16\x03"].concat()[..]));
+    assert!(
+        matches!(tunnel.poll_outcome(), Some(ProxyOutcome::Open(rest)) if &rest[..] == b"\x16\x03")
+    );
+    let token = ProxyOptions { credentials: Some(Credentials::Bearer("t".into())), ..options };
+    assert!(ProxyTunnel::new(&token, &target, now).is_err());
+}
+
+#[test]
 fn case_2_an_answer_that_never_comes() {
     let (_, mut handshake, now) = begin("ws://h/", ClientOptions::default());
     assert_eq!(handshake.poll_timeout(), Some(now + Duration::from_secs(15)));

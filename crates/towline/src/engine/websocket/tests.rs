@@ -57,7 +57,7 @@ impl End {
     fn new(role: Role, options: &Plain, now: Instant) -> End {
         End {
             engine: engine(role, options, now),
-            queue: Queue::new(options),
+            queue: Queue::new(options, None),
             sent: Vec::new(),
             received: Vec::new(),
             held: Vec::new(),

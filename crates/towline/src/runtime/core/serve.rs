@@ -415,6 +415,10 @@ impl Runtime {
             shared.local = link.local;
             shared.peer = link.peer;
             shared.tls.clone_from(&link.state);
+            #[cfg(feature = "bats")]
+            {
+                shared.flow = link.flow.as_ref().map(|(flow, _)| Arc::clone(flow));
+            }
             #[cfg(feature = "websocket")]
             {
                 shared.websocket = link.upgraded.take();

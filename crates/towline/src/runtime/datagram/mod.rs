@@ -102,6 +102,18 @@ impl<E: Engine> Port<E> {
         self.sockets.add(driver, socket, tag)
     }
 
+    /// Lets the system send datagrams in pieces that are too long for the path: those whose length is not the engine's to choose.
+    #[cfg(feature = "bats")]
+    pub(in crate::runtime) fn fragment(&mut self) {
+        self.sockets.fragment();
+    }
+
+    /// The address of the socket that sends to peers like this one.
+    #[cfg(feature = "bats")]
+    pub(in crate::runtime) fn local(&self, peer: SocketAddr) -> Option<SocketAddr> {
+        self.sockets.local(peer)
+    }
+
     /// Closes the socket at this address, unless it is the only one.
     pub(in crate::runtime) fn remove(&mut self, driver: &mut Driver, local: SocketAddr) {
         self.sockets.remove(driver, local);
@@ -152,12 +164,15 @@ impl<E: Engine> Port<E> {
         let Datagrams { mut data, stride, truncated, .. } = came;
         self.sockets.count_received(data.len(), stride, truncated);
         let pooled = Lent::is_pooled(&data);
-        while !truncated && !data.is_empty() {
-            let datagram = data.split_to(stride.clamp(1, data.len()));
+        // A datagram may be empty, too.
+        let mut more = !truncated;
+        while more {
+            let datagram = data.split_to(stride.max(1).min(data.len()));
             match elsewhere(&datagram) {
                 Some(thread) => misplaced.push(Misplaced { thread, path, ecn, data: datagram }),
                 None => self.engine.handle_datagram(now, path, ecn, datagram),
             }
+            more = !data.is_empty();
         }
         if pooled {
             lent.push(data);

@@ -69,9 +69,21 @@ pub(super) struct Sockets {
     bound: Vec<Bound>,
     waiting: usize,
     stats: PortStats,
+    /// Datagrams that a path does not carry are sent in pieces instead of being refused.
+    fragments: bool,
 }
 
 impl Sockets {
+    pub(super) fn fragment(&mut self) {
+        self.fragments = true;
+    }
+
+    /// The address of the socket for peers of this one's family.
+    pub(super) fn local(&self, peer: SocketAddr) -> Option<SocketAddr> {
+        let family = |bound: &&Bound| bound.local.is_ipv4() == peer.is_ipv4();
+        self.bound.iter().find(family).map(|bound| bound.local)
+    }
+
     pub(super) fn add(
         &mut self,
         driver: &mut Driver,
@@ -84,7 +96,7 @@ impl Sockets {
         let unsupported = || io::Error::from(io::ErrorKind::Unsupported);
         let local = socket.local_addr()?.as_socket().ok_or_else(unsupported)?;
         let mut options = UdpOptions::default();
-        options.dont_fragment = true;
+        options.dont_fragment = !self.fragments;
         let id = driver.udp_with(socket, tag, options)?;
         driver.udp_recv(id).map_err(io::Error::other)?;
         self.bound.push(Bound { id, local, waiting: 0 });

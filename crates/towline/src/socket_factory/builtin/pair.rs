@@ -51,6 +51,16 @@ impl InProcess {
     pub fn unregister(&self, name: &str) {
         lock(&self.listeners).remove(name);
     }
+
+    /// The factory of the sockets at the other ends.
+    fn other_end(&self) -> InProcess {
+        let framing = match self.framing {
+            Framing::WebSocketClient => Framing::WebSocketServer,
+            Framing::WebSocketServer => Framing::WebSocketClient,
+            framing => framing,
+        };
+        InProcess { framing, listeners: Arc::clone(&self.listeners) }
+    }
 }
 
 /// What one end writes and the other has not taken.
@@ -76,9 +86,6 @@ struct End {
     pair: Arc<Pair>,
     side: usize,
 }
-
-/// The factory of the ends that are attached.
-struct OtherEnd(Framing);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -236,15 +243,28 @@ impl SocketFactory for InProcess {
         if options.subprotocols.iter().any(|name| name == "towline.1") {
             socket.got_http_response(101, agreed()).ok();
         }
-        let framing = match self.framing {
-            Framing::WebSocketClient => Framing::WebSocketServer,
-            Framing::WebSocketServer => Framing::WebSocketClient,
-            framing => framing,
-        };
         let session = options.subprotocols.iter().any(|name| name == "towline.1");
         let native = Arc::new(Arriving { pair, session });
-        if let Err(error) = listener.attach(Arc::new(OtherEnd(framing)), Some(native)) {
+        if let Err(error) = listener.attach(Arc::new(self.other_end()), Some(native)) {
             refused(&error);
+        }
+    }
+
+    fn attached(&self, socket: &FactorySocket) {
+        let Some(arriving) = socket.native_as::<Arriving>() else { return };
+        let pair = Arc::clone(&arriving.pair);
+        if let Some(end) = lock(&pair.ends).get_mut(1) {
+            *end = Some(socket.clone());
+        }
+        socket.set_native(Some(Arc::new(End { pair: Arc::clone(&pair), side: 1 })));
+        if arriving.session {
+            socket.got_http_response(101, agreed()).ok();
+        }
+        socket.opened().ok();
+        if let Some(first) = pair.end(0) {
+            first.opened().ok();
+        } else {
+            socket.end_of_stream().ok();
         }
     }
 
@@ -289,68 +309,4 @@ struct Arriving {
 
 fn agreed() -> [(&'static str, &'static str); 2] {
     [("Sec-WebSocket-Protocol", "towline.1"), ("Towline-Session", "1")]
-}
-
-impl SocketFactory for OtherEnd {
-    fn framing(&self) -> Framing {
-        self.0
-    }
-
-    fn may_block(&self) -> bool {
-        false
-    }
-
-    fn open(&self, socket: &FactorySocket, _: &Address, _: &OpenOptions) {
-        socket.closed(Err(std::io::Error::from(std::io::ErrorKind::Unsupported).into())).ok();
-    }
-
-    fn attached(&self, socket: &FactorySocket) {
-        let Some(arriving) = socket.native_as::<Arriving>() else { return };
-        let pair = Arc::clone(&arriving.pair);
-        if let Some(end) = lock(&pair.ends).get_mut(1) {
-            *end = Some(socket.clone());
-        }
-        socket.set_native(Some(Arc::new(End { pair: Arc::clone(&pair), side: 1 })));
-        if arriving.session {
-            socket.got_http_response(101, agreed()).ok();
-        }
-        socket.opened().ok();
-        if let Some(first) = pair.end(0) {
-            first.opened().ok();
-        } else {
-            socket.end_of_stream().ok();
-        }
-    }
-
-    fn write(&self, socket: &FactorySocket, data: Bytes) {
-        with_end(socket, |pair, side| pair.write(side, data, false));
-    }
-
-    fn write_text(&self, socket: &FactorySocket, data: Bytes) {
-        with_end(socket, |pair, side| pair.write(side, data, true));
-    }
-
-    fn completed_receive(&self, socket: &FactorySocket, _: usize) {
-        with_end(socket, Pair::read);
-    }
-
-    fn close(&self, socket: &FactorySocket) {
-        self.request_close(socket, 1000, "");
-    }
-
-    fn request_close(&self, socket: &FactorySocket, status: u16, message: &str) {
-        let mut known = false;
-        with_end(socket, |pair, side| {
-            known = true;
-            pair.close(side, status, message);
-        });
-        if !known {
-            socket.closed(Ok(())).ok();
-        }
-    }
-
-    fn dispose(&self, socket: &FactorySocket) {
-        with_end(socket, Pair::dispose);
-        socket.set_native(None);
-    }
 }

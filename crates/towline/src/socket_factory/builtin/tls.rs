@@ -199,7 +199,11 @@ impl Filter {
             state.acknowledged = acknowledged;
             self.outer.completed_write(usize::try_from(more).unwrap_or(usize::MAX)).ok();
         }
-        let outcome = self.inner.life().outcome();
+        let outcome = {
+            let life = self.inner.life();
+            // What came since it was looked at goes first.
+            life.outcome().filter(|_| !life.has_arrivals())
+        };
         if let Some(outcome) = outcome {
             state.over = true;
             self.outer.closed(outcome).ok();

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::super::config::{Framing, Mode};
 use super::super::event::{Closed, Event, SendError, code};
 use super::super::message::{self, Broken};
+use super::super::sealing::Source;
 use super::super::sender::StreamSender;
 use super::{Flow, State};
 use crate::bats::control::Frame;
@@ -21,15 +22,16 @@ impl Flow {
 
     /// Bytes accepted and not acknowledged; in BTP, bytes that have not left.
     pub fn unacknowledged(&self) -> usize {
-        match &self.datagrams {
-            Some(datagrams) => datagrams.0.waiting(),
-            None => self.sender.as_ref().map_or(0, StreamSender::unacknowledged),
+        match (&self.datagrams, &self.rateless) {
+            (Some(datagrams), _) => datagrams.0.waiting(),
+            (None, Some(rateless)) => rateless.0.unacknowledged(),
+            (None, None) => self.sender.as_ref().map_or(0, StreamSender::unacknowledged),
         }
     }
 
     /// Whether the parameters are known.
     pub(super) fn has_begun(&self) -> bool {
-        self.sender.is_some() || self.datagrams.is_some()
+        self.sender.is_some() || self.datagrams.is_some() || self.rateless.is_some()
     }
 
     /// Whether `write` or `send` would take something.
@@ -39,11 +41,13 @@ impl Flow {
 
     fn check_sending(&self) -> Result<(), SendError> {
         let open = matches!(self.state, State::Opening | State::Established);
+        let rateless = self.rateless.as_ref().is_some_and(|halves| !halves.0.is_finishing());
         match &self.sender {
             // Nothing leaves unsealed.
             _ if open && !self.sealing.is_ready() => Err(SendError::Full),
             _ if self.datagrams.is_some() && open && self.close_by.is_none() => Ok(()),
             Some(sender) if open && !sender.is_finishing() => Ok(()),
+            None if open && rateless => Ok(()),
             // A server accepts nothing before it knows what it carries.
             None if open && !self.has_begun() => Err(SendError::Full),
             _ => Err(SendError::Closed),
@@ -100,6 +104,8 @@ impl Flow {
             sender.push(self.sealing.seal(data));
         } else if let Some(datagrams) = &mut self.datagrams {
             datagrams.0.push(data);
+        } else if let Some(rateless) = &mut self.rateless {
+            rateless.0.push(self.sealing.seal(data));
         }
     }
 
@@ -107,6 +113,14 @@ impl Flow {
         if !self.full {
             self.full = true;
             self.events.push_back(Event::BufferFull);
+        }
+    }
+
+    /// The longest message that [`send`](Self::send) takes now. In BTP it follows the packets that fit the path.
+    pub fn max_message(&self) -> usize {
+        match self.config.mode {
+            Mode::Btp => self.config.max_message.min(self.max_datagram),
+            _ => self.config.max_message,
         }
     }
 
@@ -118,10 +132,7 @@ impl Flow {
         if self.config.framing == Framing::Stream {
             return Err(SendError::WrongFraming("a stream"));
         }
-        let (length, mut limit) = (data.len(), self.config.max_message);
-        if self.config.mode == Mode::Btp {
-            limit = limit.min(self.max_datagram);
-        }
+        let (length, limit) = (data.len(), self.max_message());
         if length > limit {
             return Err(SendError::TooLarge { length, limit });
         }
@@ -178,7 +189,11 @@ impl Flow {
         if self.config.framing == Framing::Stream || self.assembly.has_message() {
             return;
         }
-        let Some(receiver) = &mut self.receiver else { return };
+        let receiver: &mut dyn Source = match (&mut self.rateless, &mut self.receiver) {
+            (Some(rateless), _) => &mut rateless.1,
+            (None, Some(receiver)) => receiver,
+            (None, None) => return,
+        };
         match self.assembly.advance(receiver, &mut self.sealing, self.config.max_message) {
             Ok(()) => {}
             Err(Broken::Forged) => self.on_forged(),
@@ -194,6 +209,12 @@ impl Flow {
             && !sender.is_finishing()
         {
             sender.finish();
+            (self.unsent, self.unconfirmed) = (true, true);
+        }
+        if let Some(rateless) = &mut self.rateless
+            && !rateless.0.is_finishing()
+        {
+            rateless.0.finish();
             (self.unsent, self.unconfirmed) = (true, true);
         }
     }

@@ -1,6 +1,7 @@
 //! The flow: what comes from the hop and the application is handed to the halves, and what they have goes to the hop.
 
 mod application;
+mod rateless;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use super::config::{ConfigError, FlowConfig, Framing, Mode};
 use super::datagram::{self, DatagramReceiver, DatagramSender};
 use super::event::{Closed, Event, code};
 use super::message::Assembly;
+use super::rateless::{RatelessReceiver, RatelessSender};
 use super::receiver::{StreamReceiver, Taken};
 use super::reporting::Reporting;
 use super::sealing::Sealing;
@@ -30,6 +32,9 @@ const MAX_EARLY: usize = 1024;
 const MAX_CONTROL_OUT: usize = 64 * 1024;
 /// The smallest send buffer that is advised.
 const MIN_IDEAL: usize = 256 * 1024;
+
+/// How long a receiver of BRCTP waits at least before it says again that it has something whole.
+const MIN_DONE: Duration = Duration::from_millis(20);
 
 /// What a tag names, in its two top bits.
 const TAG_SHIFT: u32 = 62;
@@ -72,6 +77,8 @@ pub struct Flow {
     receiver: Option<StreamReceiver>,
     /// Instead of these in BTP.
     datagrams: Option<Box<(DatagramSender, DatagramReceiver)>>,
+    /// The same in BRCTP.
+    rateless: Option<Box<(RatelessSender, RatelessReceiver)>>,
     assembly: Assembly,
     sealing: Sealing,
     /// A server's own part of it, and whether it insists.
@@ -193,6 +200,7 @@ impl Flow {
             sender: None,
             receiver: None,
             datagrams: None,
+            rateless: None,
             assembly: Assembly::default(),
             sealing: Sealing::default(),
             seal: None,
@@ -230,6 +238,9 @@ impl Flow {
             let receiver = DatagramReceiver::new(&self.config, geometry, now);
             self.datagrams = Some(Box::new((sender, receiver)));
             return;
+        }
+        if self.config.mode == Mode::Brctp {
+            return self.begin_rateless();
         }
         self.sender = Some(StreamSender::new(&self.config, geometry, now));
         self.receiver = Some(StreamReceiver::new(geometry, &self.config));
@@ -291,6 +302,9 @@ impl Flow {
         if let Some(sender) = &mut self.sender {
             sender.on_hop_changed(now);
         }
+        if let Some(rateless) = &mut self.rateless {
+            rateless.0.on_hop_changed();
+        }
     }
 
     /// Takes what the hop has and gives it what it wants. Call it whenever something may have changed on the hop, and after
@@ -334,8 +348,11 @@ impl Flow {
         let sender = sender.and_then(|sender| sender.poll_timeout(&self.path));
         let datagrams = self.datagrams.as_ref().filter(|_| self.room_left);
         let datagrams = datagrams.and_then(|datagrams| datagrams.0.poll_timeout());
+        let rateless = self.rateless.as_ref().filter(|_| self.room_left);
+        let rateless = rateless.and_then(|rateless| rateless.0.poll_timeout());
         let reports = [self.reporting.poll_timeout(), self.crediting.poll_timeout()];
-        reports.into_iter().chain([sender, datagrams, self.close_by]).flatten().min()
+        let halves = [sender, datagrams, rateless, self.close_by];
+        reports.into_iter().chain(halves).flatten().min()
     }
 
     fn on_control(&mut self, now: Instant, data: &[u8]) {
@@ -361,7 +378,9 @@ impl Flow {
                 self.config.interleave = open.interleave;
                 self.config.hop_feedback = open.hop_feedback;
                 self.config.deadline = open.deadline;
-                if !matches!(open.mode, Mode::Brtp | Mode::Btp) {
+                let rateless = open.mode == Mode::Brctp;
+                let wrong = rateless && (open.interleave != 1 || open.framing == Framing::Stream);
+                if open.mode == Mode::Transparent || wrong {
                     return self.fail(code::VIOLATION, Closed::Violation("a mode without a flow"));
                 }
                 if !self.begin_sealing(&open) {
@@ -427,7 +446,7 @@ impl Flow {
                 }
                 self.establish(now);
             }
-            Err(_) => self.fail(code::SEAL, Closed::Violation("the handshake from end to end")),
+            Err(reason) => self.fail(code::SEAL, Closed::Seal { reason }),
         }
     }
 
@@ -450,19 +469,34 @@ impl Flow {
         if let Some(sender) = &mut self.sender {
             sender.on_window(window);
         }
+        if let Some(rateless) = &mut self.rateless {
+            rateless.0.on_window(window);
+        }
         for packet in std::mem::take(&mut self.early) {
             self.on_packet(now, packet);
         }
     }
 
     fn is_received(&self) -> bool {
-        self.receiver.as_ref().is_some_and(StreamReceiver::is_finished)
+        match &self.rateless {
+            Some(rateless) => rateless.1.is_finished(),
+            None => self.receiver.as_ref().is_some_and(StreamReceiver::is_finished),
+        }
+    }
+
+    /// Whether this end has finished, and the peer has everything.
+    fn is_sent(&self) -> bool {
+        match &self.rateless {
+            Some(rateless) => rateless.0.is_finishing() && rateless.0.is_acknowledged(),
+            None => self.sender.as_ref().is_some_and(|s| s.is_finishing() && s.is_acknowledged()),
+        }
     }
 
     fn on_packet(&mut self, now: Instant, data: Bytes) {
         match Packet::parse(data.clone()) {
             Err(_) => self.stats.dropped.malformed += 1,
             Ok(Packet::Report(report)) => self.on_report(now, &report),
+            Ok(Packet::Done(done)) => self.on_done(now, &done),
             Ok(Packet::Credit(credit)) => self.on_credit(&credit),
             Ok(Packet::Part(part)) => {
                 let whole = self.pieces.push(part);
@@ -497,6 +531,9 @@ impl Flow {
                 _ => {}
             }
             return;
+        }
+        if self.rateless.is_some() {
+            return self.on_rateless(now, &packet);
         }
         let Some(receiver) = &mut self.receiver else { return };
         self.last_symbol = Some(now);
@@ -559,6 +596,7 @@ impl Flow {
             return;
         }
         self.update_ideal();
+        self.update_rateless(now);
         if let Some(receiver) = &self.receiver
             && receiver.limit() - self.told.0 > self.config.receive_window / 4
         {
@@ -567,8 +605,7 @@ impl Flow {
         if self.close_by.is_some() && self.datagrams.as_ref().is_some_and(|d| d.0.waiting() == 0) {
             return self.fail(code::NONE, Closed::Local);
         }
-        let sent = self.sender.as_ref().is_some_and(|s| s.is_finishing() && s.is_acknowledged());
-        if self.state == State::Established && sent && self.is_received() {
+        if self.state == State::Established && self.is_sent() && self.is_received() {
             self.state = State::Closing;
             self.reporting.on_urgent(now);
             Frame::Close { code: code::NONE, reason: String::new() }.encode(&mut self.control_out);
@@ -649,6 +686,9 @@ impl Flow {
         if self.datagrams.is_some() {
             return self.transmit_datagrams(now, hop, max_packet);
         }
+        if self.rateless.is_some() {
+            return self.transmit_rateless(now, hop, max_packet);
+        }
         let Some(sender) = &mut self.sender else { return };
         let mut room = hop.room(now);
         while room > 0 {
@@ -702,6 +742,9 @@ impl Flow {
     }
 
     fn send_report<H: Hop>(&mut self, now: Instant, hop: &mut H) {
+        if self.rateless.is_some() {
+            return self.send_done(now, hop);
+        }
         let Some(receiver) = &mut self.receiver else { return };
         let pause = Duration::from_millis(30) + self.path.rtt / 4;
         let report = receiver.report(self.last_symbol.is_none_or(|at| at + pause <= now));

@@ -1,5 +1,6 @@
 //! Flows over toy hops in virtual time.
 
+mod brctp;
 mod brtp;
 mod btp;
 mod pair;

@@ -1,7 +1,4 @@
-//! Coded transport: relays that flows pass on their way.
-//!
-//! A [`Relay`] takes flows on a UDP port and carries each on over a hop of its own, to where its sender or the relay's settings say. It recodes
-//! what it carries and has no key to it. `docs/bats-path.md` says how flows name their way, `docs/bats.md` what travels on a hop.
+//! Relays: started, asked and stopped.
 
 use std::fmt;
 use std::io;
@@ -11,15 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use towline_proto::bats::quic_hop::ALPN;
-
-pub use towline_proto::bats::congestion::Control;
-pub use towline_proto::bats::endpoint::{
-    HopAddress, Pattern, RefusalKind, RelayEvent, RelayFlowId, RelaySettings, RelayTotals,
-    RouteError,
-};
-pub use towline_proto::bats::quic_hop::HopConfig;
-pub use towline_proto::bats::relay::{RelayConfig, RelayDropped, RelayStats};
+use towline_proto::bats::endpoint::{RelayEvent, RelaySettings, RelayTotals};
+use towline_proto::bats::quic_hop::{ALPN, HopConfig};
 
 use crate::config::Config;
 use crate::quic;
