@@ -20,7 +20,7 @@ const LOSS: f64 = 0.01;
 const PAYLOAD: f64 = 0.953;
 
 /// Wires that are measured, when they are asked for. One that joins needs no more than its name here.
-const WIRES: [&str; 5] = ["tcp", "tls", "ws", "wss", "quic"];
+const WIRES: [&str; 4] = ["tcp", "tls", "ws", "wss"];
 
 /// One wire's figures.
 pub(super) struct Measured {
