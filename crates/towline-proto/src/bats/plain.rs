@@ -342,8 +342,9 @@ impl Plain {
         let peer = self.peers.get_mut(&id)?;
         let mut count = 0;
         while let Some(data) = peer.outgoing.front() {
-            let fits = count == 0
-                || data.len() <= segment && segment > 0 && buf.len() + data.len() <= MAX_DATAGRAM;
+            // An empty datagram would be no segment of its own.
+            let joins = !data.is_empty() && data.len() <= segment;
+            let fits = count == 0 || joins && buf.len() + data.len() <= MAX_DATAGRAM;
             if !fits || count == MAX_TRAIN {
                 break;
             }
@@ -352,7 +353,7 @@ impl Plain {
             peer.waiting -= data.len() + OVERHEAD;
             peer.outgoing.pop_front();
             count += 1;
-            if last || segment == 0 {
+            if last {
                 break;
             }
         }
