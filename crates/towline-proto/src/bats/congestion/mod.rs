@@ -10,8 +10,6 @@ mod loss;
 mod sent;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod track;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

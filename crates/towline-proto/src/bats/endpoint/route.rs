@@ -73,9 +73,10 @@ impl FromStr for HopAddress {
     fn from_str(text: &str) -> Result<HopAddress, RouteError> {
         let (host, port) = text.rsplit_once(':').ok_or(RouteError::Address)?;
         let host = match host.strip_prefix('[') {
-            Some(host) => {
-                host.strip_suffix(']').filter(|host| host.contains(':')).ok_or(RouteError::Address)?
-            }
+            Some(host) => host
+                .strip_suffix(']')
+                .filter(|host| host.contains(':'))
+                .ok_or(RouteError::Address)?,
             None if host.contains(':') => return Err(RouteError::Address),
             None => host,
         };

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::coded::Coded;
+use super::super::coded::Coded;
 use crate::bats::toy::Dice;
 use crate::quic::{AckedPacket, CongestionController, CongestionSignal};
 

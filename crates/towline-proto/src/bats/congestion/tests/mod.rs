@@ -1,6 +1,9 @@
 //! What the controller does over a bottleneck. Thresholds leave room: what is measured is in `docs/bats.md`.
 
-use super::track::{Link, Source, Track};
+mod track;
+
+use track::{Link, Source, Track};
+
 use crate::quic::CongestionController;
 
 /// One flow that has always more to send.
