@@ -31,15 +31,16 @@ impl Wake for Parker {
 /// Waits for a future on the calling thread: `timeout_ms` milliseconds, for ever when negative, not at all when 0.
 pub(crate) fn block_on<F: Future>(future: F, timeout_ms: i64) -> Result<F::Output, Failure> {
     let mut future = pin!(future);
-    if timeout_ms == 0 {
-        return match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(value) => Ok(value),
-            Poll::Pending => Err(timed_out(0)),
-        };
-    }
-    if in_callback() {
+    if timeout_ms != 0 && in_callback() {
         let text = "a blocking call inside a callback would wait for its own thread; give it no time, or use events";
         return Err(Failure::new(code::TOWLINE_ERROR_WOULD_DEADLOCK, text));
+    }
+    // Most are ready at once, and need nobody to wake them.
+    if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        return Ok(value);
+    }
+    if timeout_ms == 0 {
+        return Err(timed_out(0));
     }
     let timeout = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));

@@ -20,7 +20,7 @@ use crate::socket_factory::{
 
 use super::carrier::Carrier;
 use super::core::Origin;
-use super::link::{Link, LinkKey, Owner};
+use super::link::{LINGER, Link, LinkKey, Owner};
 use super::{Command, CoreKey, Runtime, Timed};
 
 /// A factory's socket on this thread.
@@ -198,7 +198,9 @@ impl Runtime {
             return;
         };
         if shared.close(status, message) {
-            let deadline = Instant::now() + CLOSE_BUDGET;
+            // Our own waits for the peer, which may be gone; an application's has had its say.
+            let budget = if is_quic(&shared) { LINGER } else { CLOSE_BUDGET };
+            let deadline = Instant::now() + budget;
             if let Some(socket) = self.socket(slot, id) {
                 socket.deadline = Some(deadline);
             }
@@ -382,7 +384,11 @@ impl Runtime {
         let expired = socket.shared.life().expire();
         if expired {
             let id = socket.shared.id();
-            tracing::error!(socket = id, "a socket factory did not answer `close` by `closed`");
+            if is_quic(&socket.shared) {
+                tracing::debug!(socket = id, "the peer did not acknowledge the end of its stream");
+            } else {
+                tracing::error!(socket = id, "a socket factory did not answer `close` by `closed`");
+            }
         }
         self.look_at_socket(slot);
     }
@@ -453,6 +459,17 @@ impl Runtime {
             socket.shared.life().expire();
             socket.shared.dispose();
         }
+    }
+}
+
+/// Whether the factory is the one of `quic://`.
+fn is_quic(shared: &Arc<SocketShared>) -> bool {
+    #[cfg(feature = "quic")]
+    return crate::quic::agreed(&Arc::clone(shared).into()).is_some();
+    #[cfg(not(feature = "quic"))]
+    {
+        let _ = shared;
+        false
     }
 }
 

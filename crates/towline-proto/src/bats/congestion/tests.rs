@@ -185,3 +185,17 @@ fn loss_of_our_own_making_is_not_taken_for_the_paths() {
     assert!(lost * 20 < sent, "{lost} of {sent}");
     assert!(track.share(0) > 0.75, "{}", track.share(0));
 }
+
+#[test]
+fn a_link_that_drops_nearly_all_of_the_start_is_not_flooded() {
+    for seed in 15..20 {
+        let mut track = bulk(Link::new(0.5, 5.0, 0.05), seed);
+        track.run_to(3.0);
+        let (overflowed, sent) = (track.flows[0].overflowed, track.flows[0].sent);
+        track.mark();
+        track.run_to(20.0);
+        let (lost, sent) = (track.flows[0].overflowed - overflowed, track.flows[0].sent - sent);
+        assert!(lost * 2 < sent, "seed {seed}: {lost} of {sent}");
+        assert!(track.share(0) > 0.6, "seed {seed}: {}", track.share(0));
+    }
+}

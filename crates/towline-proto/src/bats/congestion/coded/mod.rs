@@ -107,8 +107,9 @@ pub(super) struct Coded {
     last_rtt: Duration,
     smoothed_rtt: Duration,
     loss: LossMeter,
-    /// What the acknowledgements that came together told.
+    /// What the acknowledgements that came together told, and how much of the loss is that of a train.
     batch: Counts,
+    of_train: u64,
     /// Whether anything was ever acknowledged, when a packet was last sent, and when the first one since the last acknowledgement was.
     heard: bool,
     last_sent: Instant,
@@ -163,6 +164,7 @@ impl Coded {
             smoothed_rtt: Duration::ZERO,
             loss: LossMeter::default(),
             batch: Counts::default(),
+            of_train: 0,
             heard: false,
             last_sent: now,
             unheard: None,
@@ -312,9 +314,10 @@ impl Coded {
             State::Refresh { .. } => true,
             _ => false,
         };
+        let lost = counts.lost - std::mem::take(&mut self.of_train).min(counts.lost);
         if clear && tame {
             self.cleared = Some(now);
-            self.loss.learn(counts);
+            self.loss.learn(Counts { lost, ..counts });
         }
         self.window.add(now, counts, highest);
     }
@@ -396,6 +399,9 @@ impl CongestionController for Coded {
         }
         self.loss.on_lost(number);
         self.batch.lost += 1;
+        if matches!(self.state, State::Start(start) if !start.is_tame(number)) {
+            self.of_train += 1;
+        }
         if let Some(interval) = &mut self.interval {
             interval.counts.lost += 1;
         }

@@ -150,7 +150,12 @@ impl Coded {
             return self.end_start(now, capacity);
         }
         if !enough {
-            return self.train(now, start.best, start.blind && lost > 0.3);
+            // Too little came back to measure a rate; where most was lost, less goes.
+            let flooded = end.counts.all() >= 8 && end.counts.share() - self.loss.base() > 0.5;
+            if flooded {
+                self.capacity = (self.capacity / GAIN).max(MIN_RATE);
+            }
+            return self.train(now, start.best, start.blind && flooded);
         }
         let passed = if self.loss.excess(end.counts) > 0.0 {
             bytes.min(self.but_excess(bytes, lost)) / time
