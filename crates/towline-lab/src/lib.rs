@@ -1,7 +1,8 @@
 //! Towline's laboratory: a network in virtual time, our endpoints and relays or a baseline over it, and what came out.
 //!
 //! A [`Cell`] says everything about one run; [`run`] runs it and gives a [`Report`]. The same cell gives the same report on every machine: time is virtual,
-//! and every random number comes from the cell's seed (handshakes draw their own keys, which nothing depends on).
+//! and every random number comes from the cell's seed (handshakes draw their own keys, which nothing depends on). The exception is the baseline with BBRv3, whose engine
+//! draws the length of its waits itself.
 
 mod cell;
 mod engine;

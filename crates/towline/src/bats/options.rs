@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use towline_proto::bats::congestion::Control;
 use towline_proto::bats::endpoint::HopAddress;
-use towline_proto::bats::flow::{BatchSize, FlowConfig, Framing, Mode};
+use towline_proto::bats::flow::{BatchSize, FlowConfig, Mode};
 
 use crate::address::{Address, Wire};
 use crate::error::AddressError;
@@ -35,8 +35,8 @@ impl Options {
         let flow = &mut self.flow;
         match name {
             "mode" => match value {
-                "brtp" => (flow.mode, flow.framing) = (Mode::Brtp, Framing::Stream),
-                "btp" => (flow.mode, flow.framing) = (Mode::Btp, Framing::Messages),
+                // The defaults of the mode are there before any option is looked at.
+                "brtp" | "btp" => {}
                 "transparent" => flow.mode = Mode::Transparent,
                 "brctp" => return Err("brtp, btp or transparent; brctp is not in this version"),
                 _ => return Err("brtp, btp or transparent"),
@@ -107,6 +107,9 @@ fn query_of(path: &str) -> &str {
 /// The options, and the names of those that were given; or name, value and what was expected.
 fn parse(query: &str) -> Result<(Options, Vec<&str>), (&str, &str, Expected)> {
     let mut options = Options::default();
+    if query.split('&').any(|pair| pair == "mode=btp") {
+        options.flow = FlowConfig::btp();
+    }
     let mut given = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -160,6 +163,8 @@ pub(crate) fn check_listener(address: &Address) -> Result<(), AddressError> {
 
 #[cfg(test)]
 mod tests {
+    use towline_proto::bats::flow::Framing;
+
     use super::*;
 
     fn options(url: &str) -> Options {
@@ -175,6 +180,7 @@ mod tests {
         assert_eq!(address.to_string(), url);
         assert_eq!(Address::parse(&address.to_string()).unwrap(), address);
         let made = Options::of(&address);
+        assert_eq!(options("bats://h:1?mode=btp").flow, FlowConfig::btp());
         assert_eq!((made.flow.mode, made.flow.framing), (Mode::Btp, Framing::Messages));
         assert_eq!(made.flow.deadline, Duration::from_millis(250));
         assert_eq!(made.flow.interleave, 1);
