@@ -317,21 +317,31 @@ impl Runtime {
     fn bats_drive_one(&mut self, key: PortKey) {
         let mut more = true;
         for _ in 0..ROUNDS {
-            while let Some(told) = {
-                let now = self.now;
-                self.bats.ports.get_mut(key).and_then(|port| port.port.poll_event(now))
-            } {
-                self.bats_told(key, told);
-            }
+            self.bats_tell(key);
             let Some(BatsPort { port, .. }) = self.bats.ports.get_mut(key) else { return };
             let swept = port.sweep(self.now, &mut self.driver, &mut self.scratch.trains);
-            // Sending makes room, and room makes events.
-            more = swept || port.poll_timeout().is_some_and(|at| at <= self.now);
+            // Sending makes room, room makes events, and what they set off may want to be sent.
+            let told = self.bats_tell(key);
+            let Some(BatsPort { port, .. }) = self.bats.ports.get_mut(key) else { return };
+            more = swept || told || port.poll_timeout().is_some_and(|at| at <= self.now);
             if !more || port.is_blocked() {
                 break;
             }
         }
         self.bats_rest(key, more);
+    }
+
+    /// Tells what has happened; whether anything has.
+    fn bats_tell(&mut self, key: PortKey) -> bool {
+        let now = self.now;
+        let mut any = false;
+        while let Some(told) =
+            self.bats.ports.get_mut(key).and_then(|port| port.port.poll_event(now))
+        {
+            any = true;
+            self.bats_told(key, told);
+        }
+        any
     }
 
     /// Until the next time: arms the timer, or closes what is over.
@@ -350,7 +360,9 @@ impl Runtime {
             true => self.now + FULL_SOCKET,
             false => self.now,
         };
-        let Some(at) = at.map(|at| at.max(earliest)) else { return };
+        // With more to do, at once, but after the other sockets.
+        let Some(at) = at.or(more.then_some(earliest)) else { return };
+        let at = if more { earliest } else { at.max(earliest) };
         if port.port.alarms.set(at) {
             self.arm(at, Timed::Bats(key));
         }
