@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
@@ -18,8 +19,26 @@ fn cert() -> Cert {
     Cert::of(["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()], |_| {})
 }
 
-/// Echoes every stream; tells where its peer is.
-struct Echo(mpsc::Sender<SocketAddr>);
+/// Echoes every stream, reading on when its answer has room; tells where its peer is.
+struct Echo {
+    tell: mpsc::Sender<SocketAddr>,
+    waiting: HashMap<quic::StreamId, quic::Chunk>,
+}
+
+impl Echo {
+    /// `false`: there is no room for now.
+    fn answer(&mut self, active: &mut Active<'_>, id: quic::StreamId, chunk: quic::Chunk) -> bool {
+        let options = quic::SendOptions { fin: chunk.fin, ..Default::default() };
+        match active.send(id, chunk.data.clone(), options) {
+            Ok(_) => true,
+            Err(quic::StreamError::QueueFull) => {
+                self.waiting.insert(id, chunk);
+                false
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
 
 impl Handler for Echo {
     fn new_stream(&mut self, _: &mut Active<'_>, _: quic::StreamId, _: bool) -> quic::NewStream {
@@ -27,17 +46,27 @@ impl Handler for Echo {
     }
 
     fn stream_readable(&mut self, active: &mut Active<'_>, stream: quic::StreamId) {
-        while let Ok(chunk) = active.read(stream, 64 << 10) {
-            let options = quic::SendOptions { fin: chunk.fin, ..Default::default() };
-            active.send(stream, chunk.data, options).unwrap();
-            if chunk.fin {
+        while !self.waiting.contains_key(&stream)
+            && let Ok(chunk) = active.read(stream, 64 << 10)
+        {
+            let over = chunk.fin;
+            if !self.answer(active, stream, chunk) || over {
                 return;
             }
         }
     }
 
+    fn stream_writable(&mut self, active: &mut Active<'_>, stream: quic::StreamId) {
+        if let Some(chunk) = self.waiting.remove(&stream) {
+            let over = chunk.fin;
+            if self.answer(active, stream, chunk) && !over {
+                self.stream_readable(active, stream);
+            }
+        }
+    }
+
     fn peer_address_changed(&mut self, _: &mut Active<'_>, address: SocketAddr) {
-        self.0.send(address).ok();
+        self.tell.send(address).ok();
     }
 }
 
@@ -50,7 +79,10 @@ struct Server {
 fn serve(context: &Context, config: &quic::ServerConfig, on: &str) -> Server {
     let endpoint = quic::Endpoint::new(context);
     let (tell, moved) = mpsc::channel();
-    let listener = endpoint.listen_with(config, on, move |_: &Connection| Echo(tell.clone()));
+    let listener = endpoint.listen_with(config, on, move |_: &Connection| Echo {
+        tell: tell.clone(),
+        waiting: HashMap::new(),
+    });
     Server { endpoint, listener: listener.unwrap(), moved }
 }
 

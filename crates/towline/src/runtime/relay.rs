@@ -250,31 +250,42 @@ impl RelayThread {
     fn drive(&mut self, now: Instant) -> Option<Instant> {
         let mut more = true;
         for _ in 0..ROUNDS {
-            while let Some(event) = self.port.poll_event(now) {
-                if let RelayEvent::Resolve { flow, address } = &event {
-                    let (flow, control) = (*flow, Arc::clone(&self.control));
-                    let local = self.local;
-                    resolve::lookup(address.host().to_owned(), address.port(), move |found| {
-                        let usable =
-                            found.map_err(|error| error.to_string()).and_then(|mut all| {
-                                all.retain(|to| to.is_ipv4() == local.is_ipv4());
-                                let none = || format!("no address that {local} can send to");
-                                if all.is_empty() { Err(none()) } else { Ok(all) }
-                            });
-                        control.with(|state| state.resolved.push((flow, usable)));
-                    });
-                }
-                (self.on_event)(&event);
-            }
-            more = self.port.sweep(now, &mut self.driver, &mut self.trains)
-                || self.port.poll_timeout().is_some_and(|at| at <= now);
+            self.tell(now);
+            let swept = self.port.sweep(now, &mut self.driver, &mut self.trains);
+            let told = self.tell(now);
+            more = swept || told || self.port.poll_timeout().is_some_and(|at| at <= now);
             if !more || self.port.is_blocked() {
                 break;
             }
         }
         self.lent.give_back(&mut self.driver);
         let earliest = if more && self.port.is_blocked() { now + FULL_SOCKET } else { now };
-        self.port.poll_timeout().map(|at| at.max(earliest))
+        match more {
+            true => Some(earliest),
+            false => self.port.poll_timeout().map(|at| at.max(earliest)),
+        }
+    }
+
+    /// Tells what has happened; whether anything has.
+    fn tell(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        while let Some(event) = self.port.poll_event(now) {
+            any = true;
+            if let RelayEvent::Resolve { flow, address } = &event {
+                let (flow, control) = (*flow, Arc::clone(&self.control));
+                let local = self.local;
+                resolve::lookup(address.host().to_owned(), address.port(), move |found| {
+                    let usable = found.map_err(|error| error.to_string()).and_then(|mut all| {
+                        all.retain(|to| to.is_ipv4() == local.is_ipv4());
+                        let none = || format!("no address that {local} can send to");
+                        if all.is_empty() { Err(none()) } else { Ok(all) }
+                    });
+                    control.with(|state| state.resolved.push((flow, usable)));
+                });
+            }
+            (self.on_event)(&event);
+        }
+        any
     }
 
     fn complete(&mut self, now: Instant, completion: Completion) {

@@ -290,24 +290,34 @@ impl Runtime {
     fn quic_drive_one(&mut self, key: PortKey) {
         let mut more = true;
         for _ in 0..ROUNDS {
-            while let Some(event) = {
-                let now = self.now;
-                self.quic.ports.get_mut(key).and_then(|port| port.port.poll_event(now))
-            } {
-                match event {
-                    EndpointEvent::Incoming(incoming) => self.quic_incoming(key, *incoming),
-                    EndpointEvent::Connection(id, event) => self.quic_event(key, id, event),
-                }
-            }
+            self.quic_tell(key);
             let Some(QuicPort { port, .. }) = self.quic.ports.get_mut(key) else { return };
             let swept = port.sweep(self.now, &mut self.driver, &mut self.scratch.trains);
-            // Sending makes room, and room makes events.
-            more = swept || port.poll_timeout().is_some_and(|at| at <= self.now);
+            // Sending makes room, room makes events, and what they set off may want to be sent.
+            let told = self.quic_tell(key);
+            let Some(QuicPort { port, .. }) = self.quic.ports.get_mut(key) else { return };
+            more = swept || told || port.poll_timeout().is_some_and(|at| at <= self.now);
             if !more || port.is_blocked() {
                 break;
             }
         }
         self.quic_rest(key, more);
+    }
+
+    /// Tells what has happened; whether anything has.
+    fn quic_tell(&mut self, key: PortKey) -> bool {
+        let now = self.now;
+        let mut any = false;
+        while let Some(event) =
+            self.quic.ports.get_mut(key).and_then(|port| port.port.poll_event(now))
+        {
+            any = true;
+            match event {
+                EndpointEvent::Incoming(incoming) => self.quic_incoming(key, *incoming),
+                EndpointEvent::Connection(id, event) => self.quic_event(key, id, event),
+            }
+        }
+        any
     }
 
     /// Until the next time: arms the timer, or closes what is over.
@@ -319,13 +329,13 @@ impl Runtime {
             self.quic.ports.remove(key);
             return;
         }
-        let blocked = port.port.is_blocked();
-        let earliest = match (more, blocked) {
-            (true, true) => self.now + FULL_SOCKET,
-            _ => self.now,
+        let earliest = match more && port.port.is_blocked() {
+            true => self.now + FULL_SOCKET,
+            false => self.now,
         };
-        let Some(at) = port.port.poll_timeout() else { return };
-        let at = at.max(earliest);
+        // With more to do, at once, but after the other sockets.
+        let Some(at) = port.port.poll_timeout().or(more.then_some(earliest)) else { return };
+        let at = if more { earliest } else { at.max(earliest) };
         if port.port.alarms.set(at) {
             self.arm(at, Timed::Quic(key));
         }
