@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -163,12 +163,20 @@ fn a_client_sees_the_server_die_and_finds_the_next_one() {
     let port = free_port();
     let mut server = Server::start("bats_server_c_example", port, 1);
     // Without end: it goes on until it hears of the server's.
-    let endless = client(port, 0, 1, 100).stdout(Stdio::piped()).spawn().expect("a client");
+    let mut endless = client(port, 0, 1, 100).stdout(Stdio::piped()).spawn().expect("a client");
+    let mut said = BufReader::new(endless.stdout.take().expect("its output"));
     server.wait_for("connection established");
+    // Both ends know of the connection: a client without one would go on trying.
+    let mut line = String::new();
+    while !line.contains("connection established") {
+        line.clear();
+        assert!(said.read_line(&mut line).expect("a line") > 0, "the client ended");
+    }
     server.kill();
-    let output = endless.wait_with_output().expect("its end");
-    assert!(!output.status.success());
-    assert!(text(&output).contains("connection closed"), "{}", text(&output));
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).expect("what it says");
+    assert!(!endless.wait().expect("its end").success());
+    assert!(rest.contains("connection closed"), "{rest}");
     // One that comes before the server does waits for it.
     let waiting = client(port, 10, 1, 1000).stdout(Stdio::piped()).spawn().expect("a client");
     let server = Server::start("bats_server_example", port, 1);
