@@ -45,7 +45,7 @@ pub struct Changes {
     pub interleave: Option<u8>,
     /// See [`Cell::deadline`].
     pub deadline: Option<Duration>,
-    /// See [`Cell::control`].
+    /// The congestion controller of every hop; the mode's own if none is named.
     pub control: Option<Control>,
     /// See [`Cell::duration`].
     pub duration: Option<Duration>,
