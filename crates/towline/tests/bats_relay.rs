@@ -118,7 +118,8 @@ impl End {
     }
 }
 
-fn ends(made: &SelfSigned) -> (End, End, ConnectConfig) {
+/// Two ends. Seeds make connection ids, so that they differ wherever a relay may remember those before.
+fn ends(made: &SelfSigned, seed: u8) -> (End, End, ConnectConfig) {
     let pem = made.certificate_pem.as_bytes();
     let identity = Identity::from_pem(pem, made.key_pem.as_bytes()).unwrap();
     let roots = towline::quic::certificates(pem).unwrap();
@@ -128,7 +129,7 @@ fn ends(made: &SelfSigned) -> (End, End, ConnectConfig) {
     let listen = ListenConfig::new(ServerSettings::new(identity, []), &hop, FlowConfig::default());
     let trust = tls::Config::new().ca_pem(pem).client().unwrap();
     let connect = ConnectConfig::new(client, &hop, FlowConfig::default()).unwrap().seal(trust);
-    (End::new(None, 1), End::new(Some(listen.unwrap().seal(seal)), 2), connect)
+    (End::new(None, seed), End::new(Some(listen.unwrap().seal(seal)), seed + 1), connect)
 }
 
 /// Runs both ends on threads of their own until the client was told of its end.
@@ -156,7 +157,7 @@ fn run(mut client: End, mut server: End) -> (End, End) {
 fn a_stream_passes_two_relays() {
     let made = self_signed(&["127.0.0.1", "localhost"]).unwrap();
     let relays = [relay(&made), relay(&made)];
-    let (mut client, server, config) = ends(&made);
+    let (mut client, server, config) = ends(&made, 1);
     let path: Vec<HopAddress> =
         [relays[0].local_address(), relays[1].local_address(), server.address()]
             .map(HopAddress::from)
@@ -182,8 +183,8 @@ fn names_are_looked_up_and_those_that_are_none_are_refused() {
     let made = self_signed(&["127.0.0.1", "localhost"]).unwrap();
     let relay = relay(&made);
     let first = relay.local_address();
-    for (target, arrives) in [("localhost", true), ("no-such-host.invalid", false)] {
-        let (mut client, server, config) = ends(&made);
+    for (seed, target, arrives) in [(1, "localhost", true), (3, "no-such-host.invalid", false)] {
+        let (mut client, server, config) = ends(&made, seed);
         let target = HopAddress::new(target, server.address().port()).unwrap();
         client.to_send = Bytes::from_static(b"hello");
         let path = [HopAddress::from(first), target];
