@@ -18,8 +18,7 @@ use crate::units;
         towline lab brtp-matrix --rate 100mbit --svg matrix.svg\n  \
         towline lab chain --hops 3 --loss 0.05 --burst 8 --peer kcp --json\n  \
         towline lab chain --hops 3 --hop 2:rate=50mbit,loss=0.2 --outage 10s,5s\n  \
-        towline lab rtt --hops 3 --loss 0.05 --mode brtp\n  \
-        towline lab fairness --json")]
+        towline lab rtt --hops 3 --loss 0.05 --mode brtp")]
 pub(crate) struct Arguments {
     /// What to run.
     pub(super) scenario: Name,
