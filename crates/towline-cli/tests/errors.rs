@@ -9,7 +9,7 @@ use common::{Directory, Server, run};
 #[test]
 fn wrong_addresses_are_wrong_use() {
     for (url, part) in [
-        ("smtp://127.0.0.1:1", "schemes are tcp, tls, ftcp, ftcps, ws, wss and quic"),
+        ("smtp://127.0.0.1:1", "schemes are tcp, tls, quic, bats, udp, ws, wss, ftcp and ftcps"),
         ("127.0.0.1:1", "tcp://host:port"),
         ("tcp://127.0.0.1", "has no port"),
         ("tcp://127.0.0.1:65536", "1 to 65535"),
