@@ -249,16 +249,14 @@ impl Runtime {
         if let Some(core) = self.cores.get_mut(key)
             && let Engine::Messages(engine) = &mut core.engine
         {
-            let mut sent = 0;
             while shared.unwritten() < IN_DRIVER as u64
                 && let Some((data, text)) = engine.poll_message()
             {
-                sent += data.len();
+                core.shared.traffic.bytes_sent.add(data.len() as u64);
                 shared.write(data, text);
             }
             engine.handle_completed(shared.completed());
             close = engine.poll_close();
-            core.count_sent(sent);
         }
         if let Some((status, message)) = close {
             self.socket_finish(slot, id, status, &message);
