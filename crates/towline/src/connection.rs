@@ -509,10 +509,15 @@ impl Connection {
         }
     }
 
-    /// Counters. A message that was received is counted, with its bytes; what the protocol counts is as of the I/O thread's
-    /// last look at this connection.
+    /// Counters. A message that was received is counted, with its bytes, and one that was accepted is counted as unacknowledged;
+    /// what the protocol counts besides is as of the I/O thread's last look at this connection.
     pub fn stats(&self) -> ConnectionStats {
-        let mut stats = self.shared.out().stats;
+        let mut stats = {
+            let out = self.shared.out();
+            let mut stats = out.stats;
+            stats.unacknowledged += out.outgoing.waiting() as u64;
+            stats
+        };
         let traffic = &self.shared.traffic;
         stats.messages_received = traffic.messages_received.get();
         stats.bytes_sent = traffic.bytes_sent.get();
