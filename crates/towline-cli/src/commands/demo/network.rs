@@ -212,6 +212,9 @@ impl Turn<'_> {
         let goodput = arriving.bytes.load(Relaxed) as f64 * 8.0 / took.as_secs_f64().max(1e-3);
         let (times, answered) = self.send_notes(&connection)?;
         connection.abort();
+        // Both ends go while there is a way between them for their last words: without it each would wait for the other.
+        drop((connection, client, near));
+        drop((listener, far, route));
         let seen = lock(&arriving.seen);
         let percentile = |share| Duration::from_micros(times.value_at_quantile(share));
         let (lost, duplicated) =
