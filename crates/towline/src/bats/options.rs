@@ -53,8 +53,20 @@ impl Options {
                     "coded" => Control::Coded,
                     "bbr3" => Control::Bbr3,
                     "cubic" => Control::Cubic,
-                    "none" => return Err("coded, bbr3 or cubic; none is for mode=transparent"),
-                    _ => return Err("coded, bbr3 or cubic"),
+                    "none" => {
+                        return Err(
+                            "coded, bbr3 or cubic; none is for mode=transparent, or fixed:RATE forces a rate whatever happens",
+                        );
+                    }
+                    _ => match value.strip_prefix("fixed:").map(rate) {
+                        Some(Some(rate)) => Control::Fixed(rate),
+                        Some(None) => {
+                            return Err(
+                                "fixed:RATE with bits per second from 8k to 100G, such as fixed:20M",
+                            );
+                        }
+                        None => return Err("coded, bbr3, cubic or fixed:RATE"),
+                    },
                 }
             }
             "deadline" => {
@@ -81,14 +93,27 @@ impl Options {
                 }
             }
             "hop_feedback" => flow.hop_feedback = switch(value)?,
+            "compress" => flow.compress = switch(value)?,
             _ => {
                 return Err(
-                    "left out: the options are mode, via, relayed, control, deadline, batch, interleave and hop_feedback",
+                    "left out: the options are mode, via, relayed, control, deadline, batch, interleave, hop_feedback and compress",
                 );
             }
         }
         Ok(())
     }
+}
+
+/// Bits per second, with a suffix for powers of 1,000; as bytes.
+fn rate(text: &str) -> Option<u64> {
+    let (number, factor) = match text.as_bytes().last()? {
+        b'k' | b'K' => (text.get(..text.len() - 1)?, 1_000),
+        b'M' => (text.get(..text.len() - 1)?, 1_000_000),
+        b'G' => (text.get(..text.len() - 1)?, 1_000_000_000),
+        _ => (text, 1),
+    };
+    let bits = number.parse::<u64>().ok()?.checked_mul(factor)?;
+    (8_000..=100_000_000_000).contains(&bits).then_some(bits / 8)
 }
 
 fn switch(value: &str) -> Result<bool, Expected> {
@@ -159,7 +184,7 @@ pub(crate) fn wire_of(url: &str, path: Box<str>) -> Result<(Wire, Box<str>), Add
 /// Whether a listener's address says more than a listener may.
 pub(crate) fn check_listener(address: &Address) -> Result<(), AddressError> {
     let given = parse(query_of(address.path())).map(|(_, given)| given).unwrap_or_default();
-    match given.iter().find(|name| !["mode", "control"].contains(name)) {
+    match given.iter().find(|name| !["mode", "control", "compress"].contains(name)) {
         Some(name) => {
             let expected = "left out of a listener's address: the client says it";
             Err(refused(&address.to_string(), (name, "", expected)))
@@ -198,7 +223,14 @@ mod tests {
         assert!(made.flow.check().is_ok());
         assert!(options("bats://h:1?relayed=on").flow.relayed);
         assert_eq!(options("bats://h:1?control=cubic").control, Control::Cubic);
+        for (text, rate) in
+            [("8k", 1_000), ("20M", 2_500_000), ("1G", 125_000_000), ("8001", 1_000)]
+        {
+            let control = options(&format!("bats://h:1?control=fixed:{text}")).control;
+            assert_eq!(control, Control::Fixed(rate), "{text}");
+        }
         assert!(!options("bats://h:1?hop_feedback=off").flow.hop_feedback);
+        assert!(options("bats://h:1?mode=btp&compress=on").flow.compress);
         let plain = Address::parse("bats://h:1?mode=transparent").unwrap();
         assert_eq!(plain.to_string(), "udp://h:1");
     }
@@ -227,6 +259,10 @@ mod tests {
             ("batch=7", "8, 16 or 32"),
             ("relayed=maybe", "on or off"),
             ("control=none", "transparent"),
+            ("control=fixed:", "fixed:20M"),
+            ("control=fixed:7999", "8k to 100G"),
+            ("control=fixed:99999999999G", "8k to 100G"),
+            ("control=fixed:-1", "8k to 100G"),
             ("speed=9", "the options are"),
             ("mode=btp&mode=brtp", "once"),
             ("mode=transparent&via=r:1", "no relays"),
@@ -236,7 +272,11 @@ mod tests {
             assert!(error.to_string().contains(says), "{query}: {error}");
         }
         assert!(matches!(Address::parse("bats://h:1/path"), Err(AddressError::Unexpected { .. })));
-        assert!(check_listener(&Address::parse("bats://h:1?mode=btp").unwrap()).is_ok());
+        for query in ["mode=btp", "mode=brctp&compress=on"] {
+            assert!(
+                check_listener(&Address::parse(&format!("bats://h:1?{query}")).unwrap()).is_ok()
+            );
+        }
         assert!(check_listener(&Address::parse("bats://h:1?via=r:1").unwrap()).is_err());
     }
 }

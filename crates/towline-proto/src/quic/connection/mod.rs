@@ -4,6 +4,7 @@ mod datagrams;
 mod handle;
 mod migration;
 mod streams;
+mod trains;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ pub use streams::{Chunk, OpenFlags, Opened, SendOptions};
 use self::datagrams::Datagrams;
 use self::migration::Probe;
 use self::streams::Streams;
+use self::trains::Trains;
 use super::clock::Clock;
 use super::config::{ClientConfig, Options, ServerConfig};
 use super::crypto::{Hold, Shared, Verdict};
@@ -91,6 +93,7 @@ pub(super) struct Conn {
     probe: Option<Probe>,
     streams: Streams,
     datagrams: Datagrams,
+    paced: Trains,
     events: VecDeque<Event>,
     key_bytes: u64,
     key_updates: u64,
@@ -137,6 +140,7 @@ impl Conn {
             held: parts.hold.map(|hold| Held { hold, kept: Vec::new(), deadline: None }),
             streams: Streams::new(parts.side),
             datagrams: Datagrams::default(),
+            paced: Trains::default(),
             id: parts.id,
             handle: parts.handle,
             inner: parts.inner,
@@ -256,7 +260,7 @@ impl Conn {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let own = if self.life.ending { None } else { self.handshake_deadline };
         [
-            self.inner.poll_timeout(),
+            self.paced.due(self.inner.poll_timeout()),
             own,
             self.held.as_ref().and_then(|held| held.deadline),
             self.probe.as_ref().map(|probe| probe.deadline),
@@ -518,11 +522,20 @@ impl Conn {
         if self.probe.is_some() {
             return self.poll_probe(now, buf);
         }
+        if self.paced.holds(now) {
+            return None;
+        }
         self.feed_datagrams(now);
         let mtu = usize::from(self.inner.current_mtu()).max(1);
         let segments = max_segments.min(max_train / mtu).max(1);
         let segments = std::num::NonZeroUsize::new(segments).unwrap_or(std::num::NonZeroUsize::MIN);
-        let transmit = self.inner.poll_transmit(now, segments, buf)?;
+        let Some(transmit) = self.inner.poll_transmit(now, segments, buf) else {
+            if self.life.connected && self.datagrams_queued() > 0 {
+                self.paced.on_blocked(self.inner.poll_timeout());
+            }
+            return None;
+        };
+        self.paced.on_sent(now);
         self.count_key_bytes(transmit.size);
         let source = self.local.or(transmit.src_ip.map(LocalAddress::Ip));
         Some((transmit, source))
