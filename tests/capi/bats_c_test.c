@@ -308,28 +308,6 @@ static void what_is_not_offered_is_refused(const char *cert, const char *key) {
     bats_context_destroy(ctx);
 }
 
-/* Not in this version: listening and connecting say so. */
-static void the_mode_to_come_is_refused(const char *cert, const char *key) {
-    if (getenv("TOWLINE_BATS_WIRE") != NULL) {
-        return;
-    }
-    init(client_events, 15);
-    init(listen_events, 7);
-    destroyed = 0;
-    bats_context_handle_t ctx = create();
-    bats_config_handle_t config = bats_config_create();
-    CHECK(bats_config_set_mode(config, bats_transport_brctp) == bats_error_none);
-    CHECK(bats_config_cert_file(config, cert) == bats_error_none && bats_config_key_file(config, key) == bats_error_none);
-    bats_protocol_handle_t protocol = bats_protocol_create(ctx, config);
-    CHECK(bats_protocol_start_listen(protocol, "127.0.0.1", 0, on_listen, &listen_events) == bats_error_listen_failed);
-    CHECK(strstr(towline_last_error(), "brctp") != NULL);
-    CHECK(bats_protocol_start_connect(protocol, "127.0.0.1", 1, on_client, &client_events) == bats_error_connect_failed);
-    CHECK(counter_get(&client_events[bats_connection_closed]) == 1);
-    bats_protocol_destroy(protocol);
-    bats_config_destroy(config);
-    bats_context_destroy(ctx);
-}
-
 static struct counter signals = COUNTER_INIT;
 
 static void on_signal(int number) {
@@ -357,7 +335,7 @@ int main(int argc, char **argv) {
     CHECK(argc == 3);
     a_conversation(argv[1], argv[2], bats_transport_btp);
     a_conversation(argv[1], argv[2], bats_transport_brtp);
-    the_mode_to_come_is_refused(argv[1], argv[2]);
+    a_conversation(argv[1], argv[2], bats_transport_brctp);
     destroying_in_any_order(argv[1], argv[2]);
     what_is_not_offered_is_refused(argv[1], argv[2]);
     signals_come_as_callbacks();

@@ -142,7 +142,7 @@ fn text(output: &Output) -> String {
 #[test]
 fn the_examples_talk_in_every_mode() {
     for (mode, server) in
-        [(0, "bats_server_example"), (1, "bats_server_c_example"), (3, "bats_server_c_example")]
+        ["bats_server_example", "bats_server_c_example"].into_iter().cycle().take(4).enumerate()
     {
         let port = free_port();
         let running = Server::start(server, port, mode);
@@ -150,7 +150,7 @@ fn the_examples_talk_in_every_mode() {
             let output = ok(&mut client(port, count, mode, 100));
             let said = text(&output);
             assert!(said.contains(&format!("sent {count} messages")), "mode {mode}: {said}");
-            if mode == 1 {
+            if mode == 1 || mode == 2 {
                 assert!(said.contains(&format!("{count} came back")), "mode {mode}: {said}");
             }
         }

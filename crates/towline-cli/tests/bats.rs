@@ -67,7 +67,7 @@ fn measurements_and_files_go_over_coded_packets() {
 #[test]
 fn what_is_wrong_with_an_address_is_said_before_anything_is_sent() {
     for (url, says) in [
-        ("bats://127.0.0.1:1?mode=tcp", "brtp, btp or transparent"),
+        ("bats://127.0.0.1:1?mode=tcp", "brtp, btp, brctp or transparent"),
         ("bats://127.0.0.1:1?via=nowhere", "host:port"),
         ("bats://127.0.0.1:1?mode=btp&deadline=0", "1 to 8000"),
     ] {

@@ -27,13 +27,15 @@ pub enum Wire {
     Bats,
     /// `bats://...?mode=btp`: messages over coded packets and relays, none of which is sent again.
     Btp,
+    /// `bats://...?mode=brctp`: messages in order over a rateless code, where the receiver only ever says what it has whole.
+    Brctp,
     /// `udp://`: UDP datagrams as they are. The same as `bats://...?mode=transparent`.
     Udp,
 }
 
 impl Wire {
     /// Every wire that this library knows, in the order in which messages about them list them.
-    pub const ALL: [Wire; 10] = [
+    pub const ALL: [Wire; 11] = [
         Wire::Tcp,
         Wire::Tls,
         Wire::Ftcp,
@@ -43,10 +45,11 @@ impl Wire {
         Wire::Quic,
         Wire::Bats,
         Wire::Btp,
+        Wire::Brctp,
         Wire::Udp,
     ];
 
-    /// The scheme in front of `://`. That of BTP is `bats`, and its addresses say `mode=btp`.
+    /// The scheme in front of `://`. That of BTP and BRCTP is `bats`, and their addresses say `mode=btp` and `mode=brctp`.
     pub const fn scheme(self) -> &'static str {
         match self {
             Wire::Tcp => "tcp",
@@ -56,14 +59,14 @@ impl Wire {
             Wire::Ws => "ws",
             Wire::Wss => "wss",
             Wire::Quic => "quic",
-            Wire::Bats | Wire::Btp => "bats",
+            Wire::Bats | Wire::Btp | Wire::Brctp => "bats",
             Wire::Udp => "udp",
         }
     }
 
     /// Whether the bytes on this wire are encrypted and the peer is authenticated.
     pub const fn is_encrypted(self) -> bool {
-        matches!(self, Wire::Tls | Wire::Ftcps | Wire::Wss | Wire::Quic | Wire::Bats | Wire::Btp)
+        self.is_coded() || matches!(self, Wire::Tls | Wire::Ftcps | Wire::Wss | Wire::Quic)
     }
 
     /// Whether TLS runs over the wire's stream of bytes. What travels in datagrams has it inside.
@@ -73,7 +76,7 @@ impl Wire {
 
     /// Whether it travels in UDP datagrams, over sockets of its own.
     pub(crate) const fn is_udp(self) -> bool {
-        matches!(self, Wire::Quic | Wire::Bats | Wire::Btp | Wire::Udp)
+        self.is_coded() || matches!(self, Wire::Quic | Wire::Udp)
     }
 
     /// Whether each message is on its own: it arrives whole or not at all, in any order, and none is sent again.
@@ -81,9 +84,14 @@ impl Wire {
         matches!(self, Wire::Btp | Wire::Udp)
     }
 
+    /// Whether what it moves are the application's messages themselves, without a session.
+    pub(crate) const fn moves_messages(self) -> bool {
+        self.is_datagram() || matches!(self, Wire::Brctp)
+    }
+
     /// Whether it is one of BATS' modes that have a flow.
     pub(crate) const fn is_coded(self) -> bool {
-        matches!(self, Wire::Bats | Wire::Btp)
+        matches!(self, Wire::Bats | Wire::Btp | Wire::Brctp)
     }
 
     /// Whether this wire carries a Towline session (acknowledged, resumed after a loss). `ws` and `wss` do with a Towline
@@ -111,7 +119,7 @@ impl Wire {
         if matches!(self, Wire::Quic) && !cfg!(feature = "quic") {
             return Some("quic");
         }
-        if matches!(self, Wire::Bats | Wire::Btp | Wire::Udp) && !cfg!(feature = "bats") {
+        if (self.is_coded() || matches!(self, Wire::Udp)) && !cfg!(feature = "bats") {
             return Some("bats");
         }
         if self.is_encrypted() && !cfg!(feature = "tls") {
@@ -132,6 +140,7 @@ impl fmt::Display for Wire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Wire::Btp => "btp",
+            Wire::Brctp => "brctp",
             wire => wire.scheme(),
         })
     }
@@ -460,7 +469,7 @@ mod tests {
 
     #[test]
     fn every_scheme_parses_and_prints_back() {
-        for wire in Wire::ALL.into_iter().filter(|wire| *wire != Wire::Btp) {
+        for wire in Wire::ALL.into_iter().filter(|wire| wire.to_string() == wire.scheme()) {
             for host in ["127.0.0.1", "localhost", "a-b.example", "[::1]", "[fe80::1]"] {
                 let url = format!("{wire}://{host}:65535");
                 let address = Address::parse(&url).unwrap();

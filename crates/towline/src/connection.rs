@@ -3,7 +3,7 @@
 mod futures;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -101,6 +101,30 @@ pub(crate) struct Link {
     read_deadline: Option<Instant>,
 }
 
+/// A counter with one writer, the connection's I/O thread, that anybody reads.
+#[derive(Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds; on the I/O thread only, so that no locked instruction is needed.
+    #[inline]
+    pub(crate) fn add(&self, count: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What passed, counted before anybody hears of it: whoever has received a message finds it here.
+#[derive(Default)]
+pub(crate) struct Traffic {
+    pub(crate) messages_received: Counter,
+    pub(crate) bytes_sent: Counter,
+    pub(crate) bytes_received: Counter,
+}
+
 /// What a connection's handles and its I/O thread share.
 pub(crate) struct Shared {
     pub(crate) config: Config,
@@ -113,6 +137,7 @@ pub(crate) struct Shared {
     /// There has been a request, so that a message may be a reply.
     pub(crate) has_requested: AtomicBool,
     pub(crate) consumption: Consumption,
+    pub(crate) traffic: Traffic,
     unreported: AtomicUsize,
     out: Mutex<Out>,
     readers: Mutex<Readers>,
@@ -136,6 +161,7 @@ impl Shared {
             open_readers: AtomicUsize::new(0),
             has_requested: AtomicBool::new(false),
             consumption: Consumption::default(),
+            traffic: Traffic::default(),
             unreported: AtomicUsize::new(0),
             out: Mutex::new(Out {
                 outgoing,
@@ -483,9 +509,19 @@ impl Connection {
         }
     }
 
-    /// Counters, as of the I/O thread's last look at this connection.
+    /// Counters. A message that was received is counted, with its bytes, and one that was accepted is counted as unacknowledged;
+    /// what the protocol counts besides is as of the I/O thread's last look at this connection.
     pub fn stats(&self) -> ConnectionStats {
-        let mut stats = self.shared.out().stats;
+        let mut stats = {
+            let out = self.shared.out();
+            let mut stats = out.stats;
+            stats.unacknowledged += out.outgoing.waiting() as u64;
+            stats
+        };
+        let traffic = &self.shared.traffic;
+        stats.messages_received = traffic.messages_received.get();
+        stats.bytes_sent = traffic.bytes_sent.get();
+        stats.bytes_received = traffic.bytes_received.get();
         (stats.late_replies, stats.duplicate_replies) = self.shared.requests().counts();
         stats
     }

@@ -109,7 +109,8 @@ impl Endpoint {
             Err(error) => (Vec::new(), Some(ConnectError::Address(error))),
         };
         let wire = addresses.first().map_or(crate::Wire::Tcp, Address::wire);
-        let kind = |wire: crate::Wire| (wire.has_session(), wire.is_datagram());
+        let kind =
+            |wire: crate::Wire| (wire.has_session(), wire.moves_messages(), wire.is_datagram());
         let mixed = addresses.iter().any(|address| kind(address.wire()) != kind(wire));
         let refused = refused.or(mixed.then_some(ConnectError::MixedWires));
         let config = &self.shared.config;
@@ -257,7 +258,7 @@ impl Endpoint {
         factory: Option<Box<HandlerFactory>>,
     ) -> Result<Listener, ListenError> {
         let (threads, config) = (Arc::clone(&self.shared.threads), self.shared.config.clone());
-        let wire = crate::bats::BatsWire::new(threads, config, address.wire().is_datagram());
+        let wire = crate::bats::BatsWire::new(threads, config, address.wire().moves_messages());
         let mut listener = None;
         let flows = Arc::new(wire).listen(address, |local| {
             let made = self.serve_listener(None, local, address, factory)?;

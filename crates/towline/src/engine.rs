@@ -40,7 +40,7 @@ pub(crate) enum Refused {
 impl Outgoing {
     pub(crate) fn new(wire: Wire, options: &Plain) -> Outgoing {
         #[cfg(feature = "websocket")]
-        if wire.is_datagram() {
+        if wire.moves_messages() {
             return Outgoing::messages(options, None);
         }
         match wire.has_session() {
@@ -158,6 +158,16 @@ impl Outgoing {
             Outgoing::Ftcp { accepted, .. } => one_lane(*accepted),
             #[cfg(feature = "websocket")]
             Outgoing::WebSocket(queue) => one_lane(queue.accepted()),
+        }
+    }
+
+    /// Messages that the protocol has not taken yet.
+    pub(crate) fn waiting(&self) -> usize {
+        match self {
+            Outgoing::Session(queue) => queue.messages(),
+            Outgoing::Ftcp { queue, .. } => queue.messages(),
+            #[cfg(feature = "websocket")]
+            Outgoing::WebSocket(queue) => queue.waiting(),
         }
     }
 

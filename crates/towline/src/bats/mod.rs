@@ -6,13 +6,13 @@
 //!
 //! | option | values | meaning |
 //! | --- | --- | --- |
-//! | `mode` | `brtp` (default), `btp`, `transparent` | reliable; messages that are coded and never sent again; UDP as it is, which is also `udp://` |
+//! | `mode` | `brtp` (default), `btp`, `brctp`, `transparent` | reliable; messages that are coded and never sent again; messages in order over a rateless code, whose receiver only says what it has whole; UDP as it is, which is also `udp://` |
 //! | `via` | `host:port,host:port`, at most 15 | relays to pass, in this order |
 //! | `relayed` | `on`, `off` (default) | the host is a relay that knows itself where the flow goes on; the far end's name is [`server_name`](crate::ConfigBuilder::server_name) |
 //! | `control` | `coded` (default), `bbr3`, `cubic` | congestion control of the first hop |
 //! | `deadline` | 1 to 8000 | `btp`: how much older than the path's own delay a message may become, in milliseconds. Default 100 |
 //! | `batch` | 8 (default of `btp`), 16 (default), 32 | packets of a batch |
-//! | `interleave` | 1 to 64 | batches that are filled in turn, so that losses in a row hit different ones. Default 8, of `btp` 1 |
+//! | `interleave` | 1 to 64 | batches that are filled in turn, so that losses in a row hit different ones. Default 8, of `btp` 1; not in `brctp` |
 //! | `hop_feedback` | `on` (default), `off` | whether each hop answers losses by itself |
 //!
 //! A listener's address has `mode` and `control` only: the others are the client's to say.

@@ -36,10 +36,9 @@ impl Options {
         match name {
             "mode" => match value {
                 // The defaults of the mode are there before any option is looked at.
-                "brtp" | "btp" => {}
+                "brtp" | "btp" | "brctp" => {}
                 "transparent" => flow.mode = Mode::Transparent,
-                "brctp" => return Err("brtp, btp or transparent; brctp is not in this version"),
-                _ => return Err("brtp, btp or transparent"),
+                _ => return Err("brtp, btp, brctp or transparent"),
             },
             "via" => {
                 let relays: Result<Vec<_>, _> = value.split(',').map(str::parse).collect();
@@ -107,8 +106,12 @@ fn query_of(path: &str) -> &str {
 /// The options, and the names of those that were given; or name, value and what was expected.
 fn parse(query: &str) -> Result<(Options, Vec<&str>), (&str, &str, Expected)> {
     let mut options = Options::default();
-    if query.split('&').any(|pair| pair == "mode=btp") {
-        options.flow = FlowConfig::btp();
+    for pair in query.split('&') {
+        match pair {
+            "mode=btp" => options.flow = FlowConfig::btp(),
+            "mode=brctp" => options.flow = FlowConfig::brctp(),
+            _ => {}
+        }
     }
     let mut given = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -142,6 +145,10 @@ pub(crate) fn wire_of(url: &str, path: Box<str>) -> Result<(Wire, Box<str>), Add
             None => (Wire::Udp, Box::default()),
         },
         Mode::Btp => (Wire::Btp, path),
+        Mode::Brctp => match given.iter().find(|name| ["interleave", "deadline"].contains(name)) {
+            Some(name) => return Err(refused(url, (name, "", "left out with mode=brctp"))),
+            None => (Wire::Brctp, path),
+        },
         _ if given.contains(&"deadline") => {
             return Err(refused(url, ("deadline", "", "left out but with mode=btp")));
         }
@@ -181,6 +188,8 @@ mod tests {
         assert_eq!(Address::parse(&address.to_string()).unwrap(), address);
         let made = Options::of(&address);
         assert_eq!(options("bats://h:1?mode=btp").flow, FlowConfig::btp());
+        assert_eq!(options("bats://h:1?mode=brctp").flow, FlowConfig::brctp());
+        assert_eq!(Address::parse("bats://h:1?mode=brctp").unwrap().wire(), Wire::Brctp);
         assert_eq!((made.flow.mode, made.flow.framing), (Mode::Btp, Framing::Messages));
         assert_eq!(made.flow.deadline, Duration::from_millis(250));
         assert_eq!(made.flow.interleave, 1);
@@ -206,8 +215,9 @@ mod tests {
     fn what_is_wrong_is_named_with_what_would_be_right() {
         let many = format!("via={}", vec!["r:1"; 16].join(","));
         for (query, says) in [
-            ("mode=tcp", "brtp, btp or transparent"),
-            ("mode=brctp", "not in this version"),
+            ("mode=tcp", "brtp, btp, brctp or transparent"),
+            ("mode=brctp&interleave=2", "left out with mode=brctp"),
+            ("mode=brctp&deadline=100", "left out with mode=brctp"),
             ("via=r", "host:port"),
             ("via=", "host:port"),
             (&*many, "at most 15"),

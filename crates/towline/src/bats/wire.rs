@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use towline_proto::bats::congestion::Control;
 use towline_proto::bats::endpoint::{ConnectConfig, HopAddress, ListenConfig};
-use towline_proto::bats::flow::{FlowConfig, FlowStats};
+use towline_proto::bats::flow::{self, FlowConfig, FlowStats};
 use towline_proto::bats::quic_hop::{ALPN, HopConfig};
 
 use crate::address::{Address, Wire};
@@ -49,7 +49,7 @@ impl BatsWire {
 
     /// Whether it is this configuration's, and moves what this wire moves.
     pub(crate) fn is_for(&self, config: &Config, wire: Wire) -> bool {
-        Arc::ptr_eq(&self.config.0, &config.0) && self.messages == wire.is_datagram()
+        Arc::ptr_eq(&self.config.0, &config.0) && self.messages == wire.moves_messages()
     }
 
     /// Hops last as long as sessions believe in their peers, and may take a little longer to begin than connections: those say better what took too long.
@@ -150,7 +150,6 @@ impl BatsWire {
         let thread = lightest(&self.threads).ok_or(ListenError::Stopped)?;
         let shared = Arc::new(ListenerShared {
             wire: Arc::clone(self),
-            serves: on.wire(),
             thread: Arc::clone(thread),
             attacher: attacher(local)?,
             port: AtomicUsize::new(NOWHERE),
@@ -165,12 +164,14 @@ impl BatsWire {
         let missing = || std::io::Error::other("no certificate");
         let tls = self.config.0.tls.server.as_ref().ok_or_else(missing)?;
         let Options { flow, control, .. } = Options::of(on);
-        debug_assert_eq!(wire.is_datagram(), self.messages);
+        debug_assert_eq!(wire.moves_messages(), self.messages);
         let hop = self.hop(control);
         let hop = quic::ServerConfig::from_tls(tls, [Bytes::from_static(ALPN)], hop)
             .map_err(|error| FlowError::Config(error.into()))?;
         let config = ListenConfig::with_tls(hop, self.flow(flow)).map_err(FlowError::Config)?;
-        Ok(config.seal(tls.clone()))
+        let framing =
+            if wire == Wire::Bats { flow::Framing::Stream } else { flow::Framing::Messages };
+        Ok(config.seal(tls.clone()).serve_only(flow.mode, framing))
     }
 }
 
@@ -358,8 +359,6 @@ impl Carried {
 /// What listeners share with the I/O thread of their socket.
 pub(crate) struct ListenerShared {
     pub(crate) wire: Arc<BatsWire>,
-    /// Which of the wires its flows have to be.
-    pub(crate) serves: Wire,
     pub(crate) thread: Arc<Thread>,
     pub(crate) attacher: Attacher,
     /// Its place on its thread.

@@ -7,12 +7,19 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use towline_proto::session::{CloseCode, FRAME_CHARGE, Lane};
 
+use crate::address::Wire;
 use crate::config::Plain;
 use crate::error::WireError;
 use crate::message::{Message, MessageId};
 
 use super::Output;
 use super::websocket::{Queue, wire_code};
+
+/// Bytes that are in a carrier at most.
+const IN_DRIVER: u64 = 512 << 10;
+/// The same where "on its way" means that the peer has it, a round trip and a generation later: as much as 1 Gb/s and a quarter of a
+/// second need twice.
+const IN_FLOW: u64 = 64 << 20;
 
 /// One carrier's messages.
 pub(crate) struct Engine {
@@ -28,6 +35,7 @@ pub(crate) struct Engine {
     /// What the application holds, each message with an overhead, and how much that may be.
     held: u64,
     window: u64,
+    in_carrier: u64,
     closing: Option<(u16, String)>,
     close_sent: bool,
     peer_closing: Option<(u64, String)>,
@@ -36,7 +44,7 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(options: &Plain) -> Engine {
+    pub(crate) fn new(options: &Plain, wire: Wire) -> Engine {
         Engine {
             backlog: VecDeque::new(),
             backlog_bytes: 0,
@@ -48,6 +56,7 @@ impl Engine {
             outputs: VecDeque::new(),
             held: 0,
             window: options.receive_window,
+            in_carrier: if wire == Wire::Brctp { IN_FLOW } else { IN_DRIVER },
             closing: None,
             close_sent: false,
             peer_closing: None,
@@ -114,6 +123,11 @@ impl Engine {
             (None, Ok(())) => Output::Lost { error: WireError::End, unacknowledged },
         };
         self.outputs.push_back(output);
+    }
+
+    /// Bytes that the carrier may hold before it has said that they are on their way.
+    pub(crate) fn in_carrier(&self) -> u64 {
+        self.in_carrier
     }
 
     pub(crate) fn wants_read(&self) -> bool {

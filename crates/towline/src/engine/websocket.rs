@@ -107,6 +107,10 @@ impl Queue {
         self.accepted
     }
 
+    pub(super) fn waiting(&self) -> usize {
+        self.messages.len()
+    }
+
     pub(crate) fn max_message(&self) -> usize {
         self.max_message
     }

@@ -87,9 +87,6 @@ pub(super) struct Core {
 
 #[derive(Default)]
 struct Counts {
-    messages_received: u64,
-    bytes_received: u64,
-    bytes_sent: u64,
     wires_lost: u64,
     resets: u64,
     /// Wires in a row on which the format was broken.
@@ -148,7 +145,7 @@ impl Core {
     /// A message goes to the request that waits for it, to the handler, or to `queued` for readers and inbox.
     #[inline]
     fn deliver(&mut self, mut message: Message, queued: &mut Vec<Arrived>, store: &mut BytesMut) {
-        self.counts.messages_received += 1;
+        self.shared.traffic.messages_received.add(1);
         self.counts.broken = 0;
         if self.secured.is_some() {
             message.tls.clone_from(&self.secured);
@@ -176,7 +173,7 @@ impl Core {
 
     /// Takes back a buffer that the engine had lent, now so much longer.
     pub(super) fn take_direct(&mut self, now: Instant, buffer: BytesMut, length: usize) {
-        self.counts.bytes_received += length as u64;
+        self.count_received(length);
         self.engine.handle_direct(now, buffer);
     }
 
@@ -326,9 +323,6 @@ impl Core {
             #[cfg(feature = "websocket")]
             Engine::Messages(engine) => stats.messages_sent = engine.sent(),
         }
-        stats.messages_received = self.counts.messages_received;
-        stats.bytes_sent = self.counts.bytes_sent;
-        stats.bytes_received = self.counts.bytes_received;
         stats.unacknowledged = self.engine.unacknowledged();
         stats.wires_lost = self.counts.wires_lost;
         stats.resets = self.counts.resets;
@@ -374,14 +368,12 @@ impl Core {
         }
     }
 
-    #[cfg(feature = "websocket")]
-    pub(super) fn count_received(&mut self, bytes: usize) {
-        self.counts.bytes_received += bytes as u64;
+    pub(super) fn count_received(&self, bytes: usize) {
+        self.shared.traffic.bytes_received.add(bytes as u64);
     }
 
-    #[cfg(feature = "websocket")]
-    pub(super) fn count_sent(&mut self, bytes: usize) {
-        self.counts.bytes_sent += bytes as u64;
+    pub(super) fn count_sent(&self, bytes: usize) {
+        self.shared.traffic.bytes_sent.add(bytes as u64);
     }
 
     /// One thing that the engine tells, other than a message.

@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use towline_proto::redial::{Action, Policy, Redial};
 use towline_proto::session::{Session, SessionId};
 
-use crate::address::Address;
+use crate::address::{Address, Wire};
 use crate::connection::{Addresses, Shared};
 use crate::engine::Engine;
 use crate::error::{ConnectError, Ended, WireError, display_peer};
@@ -157,16 +157,16 @@ impl Runtime {
             addresses,
             dials: 0,
         };
-        let session = dialing.addresses.first().is_some_and(|address| address.wire().has_session());
-        let engine = match session {
+        let wire = dialing.addresses.first().map_or(Wire::Tcp, Address::wire);
+        let engine = match wire.has_session() {
             true => {
                 let config = shared.config.session();
                 let id = SessionId(random_bytes());
                 Engine::Session(Box::new(Session::client(config, id, self.now)))
             }
             #[cfg(feature = "bats")]
-            false if dialing.addresses.first().is_some_and(|to| to.wire().is_datagram()) => {
-                Engine::Messages(Box::new(crate::engine::messages::Engine::new(options)))
+            false if wire.moves_messages() => {
+                Engine::Messages(Box::new(crate::engine::messages::Engine::new(options, wire)))
             }
             false => Engine::ftcp(options),
         };

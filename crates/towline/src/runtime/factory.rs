@@ -419,8 +419,8 @@ impl Runtime {
             link.flow = Some((flow, agreed.max_message));
         }
         #[cfg(feature = "bats")]
-        if wire.is_datagram() {
-            return self.datagrams_opened(key, shared);
+        if wire.moves_messages() {
+            return self.datagrams_opened(key, shared, wire);
         }
         let Some(link) = self.links.get(key.0) else { return };
         let framing = shared.framing();
@@ -555,7 +555,8 @@ fn bats_wire(
         return Arc::clone(known) as _;
     }
     wires.retain(|wire| Arc::strong_count(wire) > 1);
-    let made = crate::bats::BatsWire::new(Arc::clone(threads), config.clone(), wire.is_datagram());
+    let made =
+        crate::bats::BatsWire::new(Arc::clone(threads), config.clone(), wire.moves_messages());
     let made = Arc::new(made);
     wires.push(Arc::clone(&made));
     made

@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use towline_proto::websocket::handshake::{Headers, Opened, Response};
 use towline_proto::websocket::{ChaChaEntropy, Role};
 
+use crate::address::Wire;
 use crate::engine::websocket::wire_code;
 use crate::engine::{Engine, messages};
 use crate::error::WireError;
@@ -14,7 +15,7 @@ use crate::socket_factory::{Arrival, Framing, SocketShared};
 use crate::websocket::{CONFIRMATION, SUBPROTOCOL, SessionUse, Upgraded};
 
 use super::carrier::Carrier;
-use super::core::{Core, IN_DRIVER};
+use super::core::Core;
 use super::dial::random_seed;
 use super::link::{LinkKey, Owner};
 use super::upgrade::{Layer, plain_engine};
@@ -76,19 +77,24 @@ impl Runtime {
 
     /// A socket whose messages are datagrams is open.
     #[cfg(feature = "bats")]
-    pub(super) fn datagrams_opened(&mut self, key: LinkKey, shared: &Arc<SocketShared>) {
+    pub(super) fn datagrams_opened(
+        &mut self,
+        key: LinkKey,
+        shared: &Arc<SocketShared>,
+        wire: Wire,
+    ) {
         shared.watch();
         let Some(link) = self.links.get(key.0) else { return };
         match &link.owner {
             Owner::Dial { core, address } => {
                 let (core, address) = (*core, *address);
-                let engine = self.cores.get(core).map(messages_engine);
+                let engine = self.cores.get(core).map(|core| messages_engine(core, wire));
                 self.link_up(key, core, address, engine);
             }
             Owner::Accepting { listener, .. } => {
                 let listener = Arc::clone(listener);
                 let options = &listener.endpoint.config.0.plain;
-                let engine = Engine::Messages(Box::new(messages::Engine::new(options)));
+                let engine = Engine::Messages(Box::new(messages::Engine::new(options, wire)));
                 self.admit_plain(key, &listener, engine);
             }
             _ => {}
@@ -113,7 +119,7 @@ impl Runtime {
             None if session => return self.link_up(key, core, address, None),
             None => {
                 shared.watch();
-                self.cores.get(core).map(messages_engine)
+                self.cores.get(core).map(|core| messages_engine(core, Wire::Ws))
             }
             Some(opened) if session => {
                 self.carry_over(key, opened, core_config(self.cores.get(core)));
@@ -149,7 +155,7 @@ impl Runtime {
             }
             None => {
                 shared.watch();
-                Engine::Messages(Box::new(messages::Engine::new(&options.plain)))
+                Engine::Messages(Box::new(messages::Engine::new(&options.plain, Wire::Ws)))
             }
             Some(opened) => plain_engine(opened, &options, self.now),
         };
@@ -249,16 +255,14 @@ impl Runtime {
         if let Some(core) = self.cores.get_mut(key)
             && let Engine::Messages(engine) = &mut core.engine
         {
-            let mut sent = 0;
-            while shared.unwritten() < IN_DRIVER as u64
+            while shared.unwritten() < engine.in_carrier()
                 && let Some((data, text)) = engine.poll_message()
             {
-                sent += data.len();
+                core.shared.traffic.bytes_sent.add(data.len() as u64);
                 shared.write(data, text);
             }
             engine.handle_completed(shared.completed());
             close = engine.poll_close();
-            core.count_sent(sent);
         }
         if let Some((status, message)) = close {
             self.socket_finish(slot, id, status, &message);
@@ -266,8 +270,8 @@ impl Runtime {
     }
 }
 
-fn messages_engine(core: &Core) -> Engine {
-    Engine::Messages(Box::new(messages::Engine::new(&core.shared.config.0.plain)))
+fn messages_engine(core: &Core, wire: Wire) -> Engine {
+    Engine::Messages(Box::new(messages::Engine::new(&core.shared.config.0.plain, wire)))
 }
 
 fn core_config(core: Option<&Core>) -> Option<Arc<towline_proto::websocket::Config>> {

@@ -144,8 +144,12 @@ impl SocketShared {
     }
 
     /// From now on this one is told.
-    pub(crate) fn set_owner(&self, owner: Arc<dyn Owner>) {
+    pub(crate) fn set_owner(self: &Arc<Self>, owner: Arc<dyn Owner>) {
         *self.owner.lock().unwrap_or_else(PoisonError::into_inner) = Some(owner);
+        // What was to be told before there was anybody to hear it.
+        if self.notified.swap(false, Ordering::SeqCst) {
+            self.tell_owner();
+        }
     }
 
     /// Opens it, to an address or as one that came in.

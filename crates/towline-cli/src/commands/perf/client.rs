@@ -1,5 +1,6 @@
 //! `towline perf client`: runs a measurement against `towline perf server`.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
@@ -125,6 +126,29 @@ struct Lane {
     news: Receiver<News>,
     /// Download: what the server says that it sent.
     sent: Option<Value>,
+    /// Upload: messages that the peer has, as last reported.
+    delivered: Cell<u64>,
+}
+
+impl Lane {
+    /// Messages of the measurement: sent by an upload, else received.
+    fn messages(&self) -> u64 {
+        self.flow.messages.load(Ordering::Relaxed)
+    }
+
+    /// Messages that the peer surely has: what is still queued or under way does not count yet. Never fewer than before.
+    fn delivered(&self) -> u64 {
+        // In this order, so that what is sent meanwhile makes it fewer and not more.
+        let sent = self.messages();
+        let there = sent.saturating_sub(self.connection.stats().unacknowledged);
+        self.delivered.set(self.delivered.get().max(there));
+        self.delivered.get()
+    }
+
+    /// Messages and bytes.
+    fn received(&self) -> (u64, u64) {
+        (self.messages(), self.flow.bytes.load(Ordering::Relaxed))
+    }
 }
 
 pub(super) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -> Outcome {
@@ -184,7 +208,7 @@ pub(super) fn measure_with(
             let ping_pong = scenario.is_ping_pong();
             let handler = FlowHandler { flow: Arc::clone(&flow), ping_pong, news: tell };
             let connection = interrupt.wait_for(endpoint.connect_with(&address, handler))??;
-            lanes.push(Lane { connection, flow, news, sent: None });
+            lanes.push(Lane { connection, flow, news, sent: None, delivered: Cell::new(0) });
         }
         let plan = plan(arguments, scenario, &lanes)?;
         let connections = lanes.iter().map(|lane| &lane.connection);
@@ -360,7 +384,7 @@ impl Measurement<'_> {
         self.watch(begin, |lanes| {
             lanes.iter().all(|lane| {
                 let sent = lane.sent.as_ref().map(|sent| Tally::from_json(sent).messages);
-                sent.is_some_and(|sent| lane.flow.messages.load(Ordering::Relaxed) >= sent)
+                sent.is_some_and(|sent| lane.messages() >= sent)
             })
         })
     }
@@ -445,15 +469,12 @@ impl Measurement<'_> {
 
     /// What has been counted until now.
     fn state(&self, begin: Instant) -> Base {
-        let counts = self.lanes.iter().map(|lane| {
-            let messages = lane.flow.messages.load(Ordering::Relaxed);
-            match self.plan.scenario {
-                Scenario::Upload => {
-                    let there = messages.saturating_sub(lane.connection.stats().unacknowledged);
-                    (there, there * self.plan.length as u64)
-                }
-                _ => (messages, lane.flow.bytes.load(Ordering::Relaxed)),
+        let counts = self.lanes.iter().map(|lane| match self.plan.scenario {
+            Scenario::Upload => {
+                let there = lane.delivered();
+                (there, there * self.plan.length as u64)
             }
+            _ => lane.received(),
         });
         let counts = counts.collect();
         Base { cpu: control::cpu_time(), seconds: begin.elapsed().as_secs_f64(), counts }
@@ -463,19 +484,14 @@ impl Measurement<'_> {
     fn interval(&mut self, begin: Instant, last: bool) -> Outcome {
         let mut streams = Vec::new();
         for lane in &self.lanes {
-            let stats = lane.connection.stats();
-            let messages = lane.flow.messages.load(Ordering::Relaxed);
             let (messages, bytes) = match self.plan.scenario {
-                // What the peer has; what is still queued or under way does not count yet.
                 Scenario::Upload => {
-                    let delivered = match last {
-                        true => messages,
-                        false => messages.saturating_sub(stats.unacknowledged),
-                    };
+                    let delivered = if last { lane.messages() } else { lane.delivered() };
                     (delivered, delivered * self.plan.length as u64)
                 }
-                _ => (messages, lane.flow.bytes.load(Ordering::Relaxed)),
+                _ => lane.received(),
             };
+            let stats = lane.connection.stats();
             streams.push((messages, bytes, stats.bytes_sent + stats.bytes_received));
         }
         let mut round_trips = super::flow::histogram();
@@ -501,7 +517,7 @@ impl Measurement<'_> {
         let patience = if interrupted.is_some() { HURRY } else { PATIENCE };
         let (mut local, mut remote) = (Vec::new(), Vec::new());
         for lane in &self.lanes {
-            let messages = lane.flow.messages.load(Ordering::Relaxed);
+            let messages = lane.messages();
             let bytes = match self.plan.scenario {
                 Scenario::Upload => messages * self.plan.length as u64,
                 _ => lane.flow.bytes.load(Ordering::Relaxed),

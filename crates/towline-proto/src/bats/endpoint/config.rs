@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::relay::RelaySettings;
-use crate::bats::flow::{self, FlowConfig};
+use crate::bats::flow::{self, FlowConfig, Framing, Mode};
 use crate::bats::quic_hop::{ALPN, HopConfig};
 use crate::quic::{self, ClientSettings, ServerSettings};
 use crate::tls;
@@ -125,6 +125,7 @@ pub struct ListenConfig {
     pub(super) flow: FlowConfig,
     pub(super) seal: Option<tls::ServerConfig>,
     pub(super) unsealed: bool,
+    pub(super) serves: Option<(Mode, Framing)>,
 }
 
 impl ListenConfig {
@@ -146,13 +147,20 @@ impl ListenConfig {
     /// Names the first option that is out of range.
     pub fn with_tls(hop: quic::ServerConfig, flow: FlowConfig) -> Result<Self, ConfigError> {
         flow.check()?;
-        Ok(ListenConfig { hop, flow, seal: None, unsealed: false })
+        Ok(ListenConfig { hop, flow, seal: None, unsealed: false, serves: None })
     }
 
     /// With what this end proves itself to flows through relays, which are refused without.
     #[must_use]
     pub fn seal(mut self, tls: tls::ServerConfig) -> Self {
         self.seal = Some(tls);
+        self
+    }
+
+    /// Refuses flows of any other mode or framing, with [`refusal::OTHER_MODE`](super::refusal::OTHER_MODE).
+    #[must_use]
+    pub fn serve_only(mut self, mode: Mode, framing: Framing) -> Self {
+        self.serves = Some((mode, framing));
         self
     }
 

@@ -23,7 +23,7 @@ pub mod refusal {
     /// The neighbour sent more than it may.
     pub const ABUSE: u64 = 23;
     /// The server serves another mode, or messages where the flow is a stream.
-    pub const OTHER_MODE: u64 = 24;
+    pub const OTHER_MODE: u64 = crate::bats::flow::code::OTHER_MODE;
 }
 
 /// Why a relay or a server refused a flow, or gave it up.

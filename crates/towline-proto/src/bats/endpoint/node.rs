@@ -14,7 +14,7 @@ use super::error::{Ended, HopEnd, RefusalKind, refusal};
 use super::leg::{Happened, Leg, MAX_CONTROL_WAITING};
 use super::route::{HopAddress, Route, RouteError, RouteReader};
 use super::table::Key;
-use crate::bats::flow::{self, Closed, Flow, FlowConfig, FlowStats, Framing, SendError};
+use crate::bats::flow::{self, Closed, Flow, FlowConfig, FlowStats, Framing, Mode, SendError};
 use crate::bats::hop::{Hop, Path};
 use crate::bats::seal::Seal;
 use crate::quic::{self, ConnectionId, Ecn, Transmit};
@@ -141,13 +141,14 @@ struct Listen {
     flow: FlowConfig,
     seal: Option<tls::ServerConfig>,
     unsealed: bool,
+    serves: Option<(Mode, Framing)>,
 }
 
 impl Listen {
     fn split(config: Option<ListenConfig>) -> (Option<quic::ServerConfig>, Option<Listen>) {
         match config {
-            Some(ListenConfig { hop, flow, seal, unsealed }) => {
-                (Some(hop), Some(Listen { flow, seal, unsealed }))
+            Some(ListenConfig { hop, flow, seal, unsealed, serves }) => {
+                (Some(hop), Some(Listen { flow, seal, unsealed, serves }))
             }
             None => (None, None),
         }
@@ -156,13 +157,17 @@ impl Listen {
     /// The flow of a client whose route says that it passed relays, or not.
     fn flow(&self, relayed: bool, seed: u64, now: Instant) -> Result<Flow, flow::ConfigError> {
         let config = FlowConfig { relayed, seed: self.flow.seed ^ seed, ..self.flow };
-        match &self.seal {
+        let flow = match &self.seal {
             Some(tls) => {
                 let require = relayed && !self.unsealed;
                 Flow::server_sealed(config, Seal::Server(tls.clone()), require, now)
             }
             None => Flow::server(config, now),
-        }
+        }?;
+        Ok(match self.serves {
+            Some((mode, framing)) => flow.serve_only(mode, framing),
+            None => flow,
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! What can be set, with its bounds.
 
+use std::fmt;
 use std::time::Duration;
 
 use towline_code::BatchSize;
@@ -23,6 +24,18 @@ impl Mode {
     /// The mode of this number on the wire and in the SDK's configuration.
     pub fn from_number(number: u8) -> Option<Mode> {
         [Mode::Btp, Mode::Brtp, Mode::Brctp, Mode::Transparent].into_iter().nth(number.into())
+    }
+}
+
+impl fmt::Display for Mode {
+    /// The name that addresses and the command have for it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Btp => "btp",
+            Mode::Brtp => "brtp",
+            Mode::Brctp => "brctp",
+            Mode::Transparent => "transparent",
+        })
     }
 }
 

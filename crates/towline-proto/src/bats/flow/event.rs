@@ -1,5 +1,7 @@
 //! What a flow tells, and how it ends.
 
+use super::config::Mode;
+
 /// What happened. The names are those of the SDK's connection callback.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -65,6 +67,12 @@ pub enum Closed {
         /// What TLS says.
         reason: String,
     },
+    /// The client asked for another mode or framing than this server serves.
+    #[error("the server serves mode {serves}")]
+    OtherMode {
+        /// What it serves.
+        serves: Mode,
+    },
     /// The neighbour broke the protocol. Its fault; the same neighbour will do it again.
     #[error("protocol violation: {0}")]
     Violation(&'static str),
@@ -84,6 +92,8 @@ pub mod code {
     pub const SEAL: u64 = 4;
     /// No receiver said that it has what was sent.
     pub const UNANSWERED: u64 = 5;
+    /// The server serves another mode, or messages where the flow is a stream.
+    pub const OTHER_MODE: u64 = 24;
 }
 
 /// Why something was not accepted for sending.

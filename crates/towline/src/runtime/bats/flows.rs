@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use towline_proto::bats::endpoint::{Ended, refusal};
 use towline_proto::bats::flow::{self, Closed};
 
-use crate::address::Wire;
 use crate::bats::{Carried, FlowError, NOWHERE};
 use crate::error::WireError;
 use crate::socket_factory::{FactorySocket, RECEIVE_WINDOW, SocketFactory};
@@ -114,11 +113,6 @@ impl Runtime {
             return;
         }
         let Some(listener) = listener else { return };
-        if !port.engine.serves(flow.id, listener.serves) {
-            let mode = if listener.serves == Wire::Bats { "brtp" } else { "btp" };
-            let reason = format!("the server serves mode {mode}");
-            return port.engine.abort(flow.id, refusal::OTHER_MODE, &reason);
-        }
         let factory = Arc::clone(&listener.wire) as Arc<dyn SocketFactory>;
         let native = Some(Arc::clone(&flow.carried) as _);
         match listener.attacher.attach_on(&self.thread, factory, native) {
@@ -210,8 +204,11 @@ impl Runtime {
                 return;
             }
         }
-        if std::mem::take(&mut flow.ended_by_peer) && !socket.moves_messages() {
-            socket.end_of_stream().ok();
+        if std::mem::take(&mut flow.ended_by_peer) {
+            match socket.moves_messages() {
+                true => socket.close_requested(NORMAL, "").ok(),
+                false => socket.end_of_stream().ok(),
+            };
         }
     }
 

@@ -7,11 +7,10 @@ use bytes::{Bytes, BytesMut};
 use towline_proto::bats::endpoint::{
     ConfigError, Ended, Endpoint, Event, FlowId, FlowMut, ListenConfig, NodeConfig,
 };
-use towline_proto::bats::flow::{self, Closed, FlowStats, Framing, Mode, SendError};
+use towline_proto::bats::flow::{self, Closed, FlowStats, Framing, SendError};
 use towline_proto::bats::plain::{self, PeerId, Plain, PlainConfig};
 use towline_proto::quic::{Ecn, Path, Transmit};
 
-use crate::address::Wire;
 use crate::bats::Agreed;
 
 use super::super::datagram;
@@ -171,16 +170,6 @@ impl Node {
         } else if let Some(mut flow) = self.flow(id) {
             flow.abort(code, reason);
         }
-    }
-
-    /// Whether a flow is what a listener on this wire serves.
-    pub(super) fn serves(&mut self, id: Id, wire: Wire) -> bool {
-        let Some(flow) = self.flow(id) else { return wire == Wire::Udp };
-        flow.config().is_some_and(|config| match wire {
-            Wire::Bats => config.mode == Mode::Brtp && config.framing == Framing::Stream,
-            Wire::Btp => config.mode == Mode::Btp,
-            _ => false,
-        })
     }
 
     /// What an established flow has agreed on.

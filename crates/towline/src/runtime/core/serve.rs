@@ -20,7 +20,7 @@ impl Runtime {
     pub(in crate::runtime) fn engine_input(&mut self, key: CoreKey, data: Bytes) {
         let now = self.now;
         let Some(core) = self.cores.get_mut(key) else { return };
-        core.counts.bytes_received += data.len() as u64;
+        core.count_received(data.len());
         #[cfg(feature = "websocket")]
         if let Engine::WebSocket(_) = &core.engine {
             return self.websocket_input(key, data);
@@ -116,7 +116,7 @@ impl Runtime {
         }
         let room = most - queued;
         let sent = core.engine.poll_transmit(now, room, &mut self.scratch.plaintext);
-        core.counts.bytes_sent += sent as u64;
+        core.count_sent(sent);
         if sent == 0 {
             return;
         }

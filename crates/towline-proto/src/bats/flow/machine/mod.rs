@@ -83,6 +83,8 @@ pub struct Flow {
     sealing: Sealing,
     /// A server's own part of it, and whether it insists.
     seal: Option<(Seal, bool)>,
+    /// What a server takes, if not everything.
+    serves: Option<(Mode, Framing)>,
     /// The parameters as they were laid down.
     open: Option<Open>,
     /// The peer's window, once it agreed.
@@ -186,6 +188,13 @@ impl Flow {
         Ok(flow)
     }
 
+    /// A server's end that takes flows of this mode and framing only.
+    #[must_use]
+    pub fn serve_only(mut self, mode: Mode, framing: Framing) -> Flow {
+        self.serves = Some((mode, framing));
+        self
+    }
+
     fn new(config: FlowConfig, now: Instant) -> Result<Flow, ConfigError> {
         config.check()?;
         let mut crediting = Reporting::default();
@@ -204,6 +213,7 @@ impl Flow {
             assembly: Assembly::default(),
             sealing: Sealing::default(),
             seal: None,
+            serves: None,
             open: None,
             agreed: None,
             reporting: Reporting::default(),
@@ -382,6 +392,11 @@ impl Flow {
                 let wrong = rateless && (open.interleave != 1 || open.framing == Framing::Stream);
                 if open.mode == Mode::Transparent || wrong {
                     return self.fail(code::VIOLATION, Closed::Violation("a mode without a flow"));
+                }
+                if let Some((serves, framing)) = self.serves
+                    && (serves, framing) != (open.mode, open.framing)
+                {
+                    return self.fail(code::OTHER_MODE, Closed::OtherMode { serves });
                 }
                 if !self.begin_sealing(&open) {
                     return self
