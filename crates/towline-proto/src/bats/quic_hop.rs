@@ -15,9 +15,9 @@ use crate::quic::{
 /// The application protocol of a hop (RFC 7301).
 pub const ALPN: &[u8] = b"towline-bats/1";
 
-/// Packets that may wait in QUIC: a millisecond's worth, within these.
-const QUEUE: (usize, usize) = (4, 64);
-const QUEUE_TIME: Duration = Duration::from_millis(1);
+/// Packets that may wait in QUIC: what two trains take, within these.
+const QUEUE: (usize, usize) = (4, 256);
+const QUEUE_TIME: Duration = Duration::from_millis(2);
 /// Packets accepted beyond what the hop wants; more are dropped, and their fate says so.
 const MAX_EXCESS: usize = 256;
 /// Control bytes that wait for the stream.

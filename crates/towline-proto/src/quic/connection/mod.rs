@@ -5,6 +5,7 @@ mod handle;
 mod migration;
 mod reading;
 mod streams;
+mod trains;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ pub use streams::{Chunk, OpenFlags, Opened, SendOptions};
 use self::datagrams::Datagrams;
 use self::migration::Probe;
 use self::streams::Streams;
+use self::trains::Trains;
 use super::clock::Clock;
 use super::config::{ClientConfig, Options, ServerConfig};
 use super::crypto::{Hold, Shared, Verdict};
@@ -92,6 +94,7 @@ pub(super) struct Conn {
     probe: Option<Probe>,
     streams: Streams,
     datagrams: Datagrams,
+    paced: Trains,
     events: VecDeque<Event>,
     /// The engine has lost the connection, which is told once everything that came before is read.
     lost: Option<engine::ConnectionError>,
@@ -140,6 +143,7 @@ impl Conn {
             held: parts.hold.map(|hold| Held { hold, kept: Vec::new(), deadline: None }),
             streams: Streams::new(parts.side),
             datagrams: Datagrams::default(),
+            paced: Trains::default(),
             id: parts.id,
             handle: parts.handle,
             inner: parts.inner,
@@ -260,7 +264,7 @@ impl Conn {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let own = if self.life.ending { None } else { self.handshake_deadline };
         [
-            self.inner.poll_timeout(),
+            self.paced.due(self.inner.poll_timeout()),
             own,
             self.held.as_ref().and_then(|held| held.deadline),
             self.probe.as_ref().map(|probe| probe.deadline),
@@ -531,11 +535,20 @@ impl Conn {
         if self.probe.is_some() {
             return self.poll_probe(now, buf);
         }
+        if self.paced.holds(now) {
+            return None;
+        }
         self.feed_datagrams(now);
         let mtu = usize::from(self.inner.current_mtu()).max(1);
         let segments = max_segments.min(max_train / mtu).max(1);
         let segments = std::num::NonZeroUsize::new(segments).unwrap_or(std::num::NonZeroUsize::MIN);
-        let transmit = self.inner.poll_transmit(now, segments, buf)?;
+        let Some(transmit) = self.inner.poll_transmit(now, segments, buf) else {
+            if self.life.connected && self.datagrams_queued() > 0 {
+                self.paced.on_blocked(self.inner.poll_timeout());
+            }
+            return None;
+        };
+        self.paced.on_sent(now);
         self.count_key_bytes(transmit.size);
         let source = self.local.or(transmit.src_ip.map(LocalAddress::Ip));
         Some((transmit, source))
