@@ -423,6 +423,27 @@ fn each_source_address_is_a_connection_until_it_is_silent() {
 }
 
 #[test]
+fn what_is_to_be_compressed_is_and_passes_relays_sealed() {
+    let identity = Identity::local();
+    let relay = identity.relay("127.0.0.1:0", &any());
+    let (_context, endpoint) = endpoint(&identity.config().build().unwrap());
+    for mode in ["brtp", "brctp", "btp"] {
+        let on = format!("bats://127.0.0.1:0?mode={mode}&compress=on");
+        let listener = endpoint.listen(&on).unwrap();
+        let to = format!("{}&via={}", listener.url(), relay.local_address());
+        let client = endpoint.connect_blocking(&to).unwrap();
+        let server = listener.accept_blocking().unwrap();
+        for connection in [(&client, &server), (&server, &client)] {
+            connection.0.send_blocking(vec![5; 9_000]).unwrap();
+            assert_eq!(connection.1.recv_blocking().unwrap().data, vec![5; 9_000]);
+            let stats = connection.0.flow_stats().unwrap();
+            assert!(stats.saved_bytes > 8_500, "{mode}: {stats:?}");
+        }
+        client.close_blocking().unwrap();
+    }
+}
+
+#[test]
 fn a_listener_says_which_mode_it_serves() {
     let (_context, endpoint) = endpoint(&Identity::local().config().build().unwrap());
     for (mode, other) in [("btp", "brtp"), ("brctp", "btp"), ("brtp", "brctp")] {

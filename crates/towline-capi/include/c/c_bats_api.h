@@ -59,7 +59,7 @@ bats_error_t bats_config_set_cc(bats_config_handle_t config, bats_congestion_con
 bats_error_t bats_config_cert_file(bats_config_handle_t config, const char *cert_file);
 /** Its private key, a PEM file. */
 bats_error_t bats_config_key_file(bats_config_handle_t config, const char *key_file);
-/** Compression is not offered: only 0. */
+/** Compress what this end sends (LZ4): off by default, and not in transparent mode. A server compresses for clients that do. */
 bats_error_t bats_config_enable_compression(bats_config_handle_t config, int enable);
 /** Transparent mode has no encryption, the others always have: what differs is refused when a protocol is created. */
 bats_error_t bats_config_enable_encryption(bats_config_handle_t config, int enable);

@@ -22,6 +22,7 @@ pub(super) struct Settings {
     pub(super) cert_file: Option<String>,
     pub(super) key_file: Option<String>,
     pub(super) encryption: Option<bool>,
+    pub(super) compression: bool,
     pub(super) frame_type: Option<c_int>,
     /// What was asked for and is not offered, by the setter's name; whoever uses these settings is refused.
     refused: BTreeMap<&'static str, String>,
@@ -44,6 +45,9 @@ impl Settings {
                 true => "transparent mode has no encryption",
                 false => "this mode is always encrypted; encryption cannot be turned off",
             }));
+        }
+        if self.compression && transparent {
+            return Err(refusal("transparent mode compresses nothing"));
         }
         if self.congestion_control.is_some_and(|cc| (cc == CC_NONE) != transparent) {
             return Err(refusal("this mode does not offer this congestion control"));
@@ -227,9 +231,9 @@ pub unsafe extern "C" fn bats_config_key_file(
 
 #[unsafe(no_mangle)]
 pub extern "C" fn bats_config_enable_compression(config: usize, enable: c_int) -> bats_error_t {
-    change(config, "bats_config_enable_compression", |_| match enable {
-        0 => Ok(()),
-        _ => Err(refusal("compression is not offered")),
+    change(config, "bats_config_enable_compression", |settings| {
+        settings.compression = enable != 0;
+        Ok(())
     })
 }
 

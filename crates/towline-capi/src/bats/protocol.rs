@@ -74,7 +74,7 @@ impl Protocol {
     }
 
     fn connect(self: &Arc<Self>, host: &str, port: u16, callback: Callback) -> Result<(), Failure> {
-        let url = self.settings.mode.client_url(host, port);
+        let url = self.settings.mode.url(host, port, self.settings.compression);
         let same = lock(&self.connections)
             .iter()
             .find(|conn| conn.is_for(&url, &callback))
@@ -108,7 +108,7 @@ impl Protocol {
         }
         let (inside, protocol) = (Arc::clone(door), Arc::downgrade(self));
         let admit = move |connection: &Connection| admit(&inside, &protocol, connection);
-        let url = self.settings.mode.server_url(host, port);
+        let url = self.settings.mode.url(host, port, self.settings.compression);
         let started = transport::server(&self.settings)
             .and_then(|config| self.endpoint(&config))
             .and_then(|endpoint| Ok(endpoint.listen_with(url.as_str(), admit)?));

@@ -44,17 +44,14 @@ impl Mode {
         }
     }
 
-    /// Where a client of this mode connects to.
-    pub(super) fn client_url(self, host: &str, port: u16) -> String {
-        match self {
-            Mode::Transparent => format!("{}://{}", self.scheme(), authority(host, port)),
-            _ => format!("{}://{}{}", self.scheme(), authority(host, port), self.query()),
+    /// Where a client of this mode connects to, and a server listens.
+    pub(super) fn url(self, host: &str, port: u16, compress: bool) -> String {
+        let (scheme, authority) = (self.scheme(), authority(host, port));
+        match self.query() {
+            "" => format!("{scheme}://{authority}"),
+            query if compress => format!("{scheme}://{authority}{query}&compress=on"),
+            query => format!("{scheme}://{authority}{query}"),
         }
-    }
-
-    /// Where a server of this mode listens.
-    pub(super) fn server_url(self, host: &str, port: u16) -> String {
-        self.client_url(host, port)
     }
 
     /// The scheme. The environment variable `TOWLINE_BATS_WIRE` puts another one in its place, for tests over wires without coding.
@@ -69,9 +66,10 @@ impl Mode {
     fn query(self) -> &'static str {
         match self {
             _ if instead().is_some() => "",
+            Mode::Transparent => "",
             Mode::Brtp => "?mode=brtp",
             Mode::Brctp => "?mode=brctp",
-            Mode::Btp | Mode::Transparent => "?mode=btp",
+            Mode::Btp => "?mode=btp",
         }
     }
 }
@@ -153,10 +151,10 @@ mod tests {
 
     #[test]
     fn modes_are_urls() {
-        assert_eq!(Mode::Btp.client_url("10.0.0.1", 7), "bats://10.0.0.1:7?mode=btp");
-        assert_eq!(Mode::Brtp.client_url("::1", 7), "bats://[::1]:7?mode=brtp");
-        assert_eq!(Mode::Brctp.server_url("host", 7), "bats://host:7?mode=brctp");
-        assert_eq!(Mode::Transparent.client_url("host", 7), "udp://host:7");
+        assert_eq!(Mode::Btp.url("10.0.0.1", 7, false), "bats://10.0.0.1:7?mode=btp");
+        assert_eq!(Mode::Brtp.url("::1", 7, true), "bats://[::1]:7?mode=brtp&compress=on");
+        assert_eq!(Mode::Brctp.url("host", 7, false), "bats://host:7?mode=brctp");
+        assert_eq!(Mode::Transparent.url("host", 7, false), "udp://host:7");
         assert!(Mode::from_number(4).is_none());
     }
 }

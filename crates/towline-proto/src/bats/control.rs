@@ -26,6 +26,8 @@ pub(crate) struct Open {
     pub(crate) interleave: u8,
     pub(crate) hop_feedback: bool,
     pub(crate) sealed: bool,
+    /// Payload is packed, so that it may be compressed.
+    pub(crate) packed: bool,
     pub(crate) deadline: Duration,
     /// Symbols that the client can take at first.
     pub(crate) window: u64,
@@ -112,7 +114,8 @@ impl Open {
     fn encode(&self, out: &mut BytesMut) {
         let flags = u8::from(self.hop_feedback)
             | u8::from(self.framing == Framing::Messages) << 1
-            | u8::from(self.sealed) << 2;
+            | u8::from(self.sealed) << 2
+            | u8::from(self.packed) << 3;
         let columns = self.size.columns() as u8;
         out.extend_from_slice(&[VERSION, self.mode as u8, columns, self.interleave, flags]);
         put_number(self.window, out);
@@ -136,6 +139,7 @@ impl Open {
             interleave,
             hop_feedback: flags & 1 != 0,
             sealed: flags & 4 != 0,
+            packed: flags & 8 != 0,
             window: reader.number()?,
             deadline: Duration::from_micros(reader.number()?),
         })
@@ -188,6 +192,7 @@ mod tests {
             interleave: 8,
             hop_feedback: true,
             sealed: false,
+            packed: true,
             deadline: Duration::from_millis(100),
             window: 131_072,
         };

@@ -100,6 +100,7 @@ fn frame(kind: &str, fields: &Fields<'_>) -> Option<Frame> {
                 interleave: fields.number("interleave") as u8,
                 hop_feedback: flags & 1 != 0,
                 sealed: flags & 4 != 0,
+                packed: flags & 8 != 0,
                 deadline: Duration::from_micros(fields.number("deadline_us")),
                 window: fields.number("window"),
             })

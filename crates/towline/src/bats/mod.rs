@@ -14,8 +14,9 @@
 //! | `batch` | 8 (default of `btp`), 16 (default), 32 | packets of a batch |
 //! | `interleave` | 1 to 64 | batches that are filled in turn, so that losses in a row hit different ones. Default 8, of `btp` 1; not in `brctp` |
 //! | `hop_feedback` | `on` (default), `off` | whether each hop answers losses by itself |
+//! | `compress` | `on`, `off` (default) | compress what this end sends, with LZ4, where it becomes shorter. Lengths then tell an observer how well it compresses |
 //!
-//! A listener's address has `mode` and `control` only: the others are the client's to say.
+//! A listener's address has `mode`, `control` and `compress` only: the others are the client's to say. A listener compresses what it sends to clients that compress, too.
 //!
 //! Certificates and trust are as for `tls://`. With relays, the payload is sealed from end to end: the far end proves its name through them, and they need not be trusted.
 //!

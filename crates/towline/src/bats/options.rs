@@ -81,9 +81,10 @@ impl Options {
                 }
             }
             "hop_feedback" => flow.hop_feedback = switch(value)?,
+            "compress" => flow.compress = switch(value)?,
             _ => {
                 return Err(
-                    "left out: the options are mode, via, relayed, control, deadline, batch, interleave and hop_feedback",
+                    "left out: the options are mode, via, relayed, control, deadline, batch, interleave, hop_feedback and compress",
                 );
             }
         }
@@ -159,7 +160,7 @@ pub(crate) fn wire_of(url: &str, path: Box<str>) -> Result<(Wire, Box<str>), Add
 /// Whether a listener's address says more than a listener may.
 pub(crate) fn check_listener(address: &Address) -> Result<(), AddressError> {
     let given = parse(query_of(address.path())).map(|(_, given)| given).unwrap_or_default();
-    match given.iter().find(|name| !["mode", "control"].contains(name)) {
+    match given.iter().find(|name| !["mode", "control", "compress"].contains(name)) {
         Some(name) => {
             let expected = "left out of a listener's address: the client says it";
             Err(refused(&address.to_string(), (name, "", expected)))
@@ -199,6 +200,7 @@ mod tests {
         assert!(options("bats://h:1?relayed=on").flow.relayed);
         assert_eq!(options("bats://h:1?control=cubic").control, Control::Cubic);
         assert!(!options("bats://h:1?hop_feedback=off").flow.hop_feedback);
+        assert!(options("bats://h:1?mode=btp&compress=on").flow.compress);
         let plain = Address::parse("bats://h:1?mode=transparent").unwrap();
         assert_eq!(plain.to_string(), "udp://h:1");
     }
@@ -236,7 +238,11 @@ mod tests {
             assert!(error.to_string().contains(says), "{query}: {error}");
         }
         assert!(matches!(Address::parse("bats://h:1/path"), Err(AddressError::Unexpected { .. })));
-        assert!(check_listener(&Address::parse("bats://h:1?mode=btp").unwrap()).is_ok());
+        for query in ["mode=btp", "mode=brctp&compress=on"] {
+            assert!(
+                check_listener(&Address::parse(&format!("bats://h:1?{query}")).unwrap()).is_ok()
+            );
+        }
         assert!(check_listener(&Address::parse("bats://h:1?via=r:1").unwrap()).is_err());
     }
 }

@@ -82,6 +82,9 @@ pub struct FlowConfig {
     pub hop_feedback: bool,
     /// Client. Whether relays are in the path: packets then leave room for a relay's coefficients where relays mix. Default off.
     pub relayed: bool,
+    /// Compress what this end sends, with LZ4, where it becomes shorter by it. The client's says also whether anything may be compressed on the flow: where it is off,
+    /// a server's changes nothing. Lengths then tell an observer how well the payload compresses. Default off.
+    pub compress: bool,
     /// Client, BTP. How old a message may become, from when it is sent to when it is delivered, above the path's own delay. Default
     /// 100 ms.
     pub deadline: Duration,
@@ -116,6 +119,7 @@ impl Default for FlowConfig {
             interleave: 8,
             hop_feedback: true,
             relayed: false,
+            compress: false,
             deadline: Duration::from_millis(100),
             receive_window: 131_072,
             receivers: 1,

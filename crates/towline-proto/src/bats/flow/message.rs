@@ -19,6 +19,8 @@ pub(super) enum Broken {
     TooLarge,
     /// What came was altered on the way.
     Forged,
+    /// What came is not packed as it should be.
+    Packed,
 }
 
 /// Puts messages together, one at a time: what is not asked for stays in the receiver and its window.

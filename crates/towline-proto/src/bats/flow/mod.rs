@@ -9,6 +9,7 @@ mod datagram;
 mod event;
 mod machine;
 mod message;
+mod packing;
 mod rateless;
 mod receiver;
 pub(super) mod repeats;

@@ -10,6 +10,8 @@ pub struct FlowStats {
     pub acknowledged_bytes: u64,
     /// Bytes handed to the application.
     pub delivered_bytes: u64,
+    /// Bytes that compression took away from what was accepted.
+    pub saved_bytes: u64,
     /// Messages accepted and delivered.
     pub messages_sent: u64,
     /// Messages delivered.

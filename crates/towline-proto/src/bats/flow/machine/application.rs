@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::super::config::{Framing, Mode};
 use super::super::event::{Closed, Event, SendError, code};
 use super::super::message::{self, Broken};
+use super::super::packing;
 use super::super::sealing::Source;
 use super::super::sender::StreamSender;
 use super::{Flow, State};
@@ -60,7 +61,7 @@ impl Flow {
     /// When the flow carries messages or is closed for sending.
     pub fn write(&mut self, data: &[u8]) -> Result<usize, SendError> {
         let length = self.accept(data.len())?;
-        self.push(Bytes::copy_from_slice(data.get(..length).unwrap_or_default()));
+        self.push_stream(Bytes::copy_from_slice(data.get(..length).unwrap_or_default()));
         Ok(length)
     }
 
@@ -71,8 +72,38 @@ impl Flow {
     pub fn write_bytes(&mut self, data: &mut Bytes) -> Result<usize, SendError> {
         let length = self.accept(data.len())?;
         let taken = data.split_to(length);
-        self.push(taken);
+        self.push_stream(taken);
         Ok(length)
+    }
+
+    /// The next bytes of a stream, in records where they are packed.
+    fn push_stream(&mut self, mut data: Bytes) {
+        if !self.packing.is_on() {
+            return self.push(data);
+        }
+        while !data.is_empty() {
+            let record = data.split_to(data.len().min(packing::MAX_RECORD));
+            self.push_message(record);
+        }
+    }
+
+    /// A message with its length in front.
+    fn push_message(&mut self, data: Bytes) {
+        let data = self.pack(data);
+        if self.sealing.is_sealed() {
+            // One record is shorter than two.
+            let whole = [message::header(data.len()), data].concat();
+            return self.push(whole.into());
+        }
+        self.push(message::header(data.len()));
+        self.push(data);
+    }
+
+    fn pack(&mut self, data: Bytes) -> Bytes {
+        let before = data.len();
+        let packed = self.packing.pack(data);
+        self.stats.saved_bytes += before.saturating_sub(packed.len()) as u64;
+        packed
     }
 
     fn accept(&mut self, offered: usize) -> Result<usize, SendError> {
@@ -119,7 +150,10 @@ impl Flow {
     /// The longest message that [`send`](Self::send) takes now. In BTP it follows the packets that fit the path.
     pub fn max_message(&self) -> usize {
         match self.config.mode {
-            Mode::Btp => self.config.max_message.min(self.max_datagram),
+            Mode::Btp => {
+                let room = self.max_datagram.saturating_sub(self.packing.overhead());
+                self.config.max_message.min(room)
+            }
             _ => self.config.max_message,
         }
     }
@@ -144,14 +178,11 @@ impl Flow {
         ready?;
         self.stats.messages_sent += 1;
         if self.datagrams.is_none() {
-            if self.sealing.is_sealed() {
-                // One record is shorter than two.
-                let whole = [message::header(length), data].concat();
-                self.push(whole.into());
-                return Ok(());
-            }
-            self.push(message::header(length));
-        } else if let (true, Some(datagrams)) = (data.is_empty(), &mut self.datagrams) {
+            self.push_message(data);
+            return Ok(());
+        }
+        let data = self.pack(data);
+        if let (true, Some(datagrams)) = (data.is_empty(), &mut self.datagrams) {
             datagrams.0.push(data);
             return Ok(());
         }
@@ -161,6 +192,9 @@ impl Flow {
 
     /// The next bytes of a stream, in order.
     pub fn read(&mut self) -> Option<Bytes> {
+        if self.packing.is_on() {
+            return self.read_record();
+        }
         let bytes = match self.sealing.read(self.receiver.as_mut()?) {
             Ok(bytes) => bytes?,
             Err(Forged) => {
@@ -172,6 +206,25 @@ impl Flow {
         Some(bytes)
     }
 
+    fn read_record(&mut self) -> Option<Bytes> {
+        self.assemble();
+        let record = self.assembly.take()?;
+        let bytes = self.unpack(record, packing::MAX_RECORD)?;
+        self.stats.delivered_bytes += bytes.len() as u64;
+        self.assemble();
+        Some(bytes)
+    }
+
+    fn unpack(&mut self, packed: Bytes, most: usize) -> Option<Bytes> {
+        match self.packing.unpack(packed, most) {
+            Ok(bytes) => Some(bytes),
+            Err(broken) => {
+                self.on_broken(broken);
+                None
+            }
+        }
+    }
+
     /// The next message.
     pub fn recv(&mut self) -> Option<Bytes> {
         self.assemble();
@@ -179,6 +232,7 @@ impl Flow {
             Some(datagrams) => datagrams.1.recv()?,
             None => self.assembly.take()?,
         };
+        let message = self.unpack(message, self.config.max_message)?;
         self.stats.messages_delivered += 1;
         self.stats.delivered_bytes += message.len() as u64;
         self.assemble();
@@ -186,19 +240,36 @@ impl Flow {
     }
 
     pub(super) fn assemble(&mut self) {
-        if self.config.framing == Framing::Stream || self.assembly.has_message() {
+        let bare = self.config.framing == Framing::Stream && !self.packing.is_on();
+        if bare || self.assembly.has_message() {
             return;
         }
+        let most = match self.config.framing {
+            Framing::Stream => packing::MAX_RECORD,
+            Framing::Messages => self.config.max_message,
+        };
+        let most = most.saturating_add(self.packing.overhead());
         let receiver: &mut dyn Source = match (&mut self.rateless, &mut self.receiver) {
             (Some(rateless), _) => &mut rateless.1,
             (None, Some(receiver)) => receiver,
             (None, None) => return,
         };
-        match self.assembly.advance(receiver, &mut self.sealing, self.config.max_message) {
-            Ok(()) => {}
-            Err(Broken::Forged) => self.on_forged(),
-            Err(Broken::TooLarge) => {
+        if let Err(broken) = self.assembly.advance(receiver, &mut self.sealing, most) {
+            self.on_broken(broken);
+        }
+    }
+
+    fn on_broken(&mut self, broken: Broken) {
+        match broken {
+            Broken::Forged => self.on_forged(),
+            Broken::TooLarge => {
                 self.fail(code::TOO_LARGE, Closed::Violation("a message beyond max_message"));
+            }
+            Broken::Packed => {
+                self.fail(
+                    code::VIOLATION,
+                    Closed::Violation("a message that is not packed as agreed"),
+                );
             }
         }
     }

@@ -12,6 +12,7 @@ use super::config::{ConfigError, FlowConfig, Framing, Mode};
 use super::datagram::{self, DatagramReceiver, DatagramSender};
 use super::event::{Closed, Event, code};
 use super::message::Assembly;
+use super::packing::Packing;
 use super::rateless::{RatelessReceiver, RatelessSender};
 use super::receiver::{StreamReceiver, Taken};
 use super::reporting::Reporting;
@@ -81,6 +82,7 @@ pub struct Flow {
     rateless: Option<Box<(RatelessSender, RatelessReceiver)>>,
     assembly: Assembly,
     sealing: Sealing,
+    packing: Packing,
     /// A server's own part of it, and whether it insists.
     seal: Option<(Seal, bool)>,
     /// What a server takes, if not everything.
@@ -150,11 +152,13 @@ impl Flow {
             interleave: config.interleave,
             hop_feedback: config.hop_feedback,
             sealed: seal.is_some(),
+            packed: config.compress,
             deadline: config.deadline,
             window: config.receive_window,
         };
         Frame::Open(open).encode(&mut flow.control_out);
         (flow.open, flow.is_client) = (Some(open), true);
+        flow.packing = Packing::new(open.packed, config.compress);
         if let Some(seal) = seal {
             let refused = ConfigError { option: "seal", expected: "fit for a TLS client" };
             flow.sealing = Sealing::begin(seal, open.parameters()).ok_or(refused)?;
@@ -212,6 +216,7 @@ impl Flow {
             rateless: None,
             assembly: Assembly::default(),
             sealing: Sealing::default(),
+            packing: Packing::None,
             seal: None,
             serves: None,
             open: None,
@@ -402,6 +407,7 @@ impl Flow {
                     return self
                         .fail(code::SEAL, Closed::Violation("sealed or not: the ends disagree"));
                 }
+                self.packing = Packing::new(open.packed, self.config.compress);
                 let window = self.config.receive_window;
                 Frame::Accept { window }.encode(&mut self.control_out);
                 self.begin(now);
@@ -635,6 +641,7 @@ impl Flow {
             return;
         }
         let readable = match self.config.framing {
+            Framing::Stream if self.packing.is_on() => self.assembly.has_message(),
             Framing::Stream => match &mut self.receiver {
                 Some(receiver) => match self.sealing.prepare(receiver) {
                     Ok(ready) => ready,

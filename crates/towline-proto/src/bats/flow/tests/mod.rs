@@ -3,4 +3,5 @@
 mod brctp;
 mod brtp;
 mod btp;
+mod packing;
 mod pair;
