@@ -12,7 +12,7 @@ const USAGE: &str = "\
 cargo xtask <command>
 
   test                     everything that has to pass, below 25 minutes with an empty build cache
-  bench NAME [OPTIONS]     compare with the peers, in the same run: messaging, quic, websocket, io, code, capi, send
+  bench NAME [OPTIONS]     compare with the peers, in the same run: messaging, quic, bats, websocket, io, code, capi, send
   fuzz TARGET [SECONDS]    one fuzz target, 60 seconds if not told; without a target, their names
   fuzz all [SECONDS]       every fuzz target, one after the other
   soak [SECONDS]           sessions under random cuts, 60 seconds if not told

@@ -113,8 +113,10 @@ pub(crate) fn header() -> Outcome {
 
 /// One of the comparisons; the options go to it.
 pub(crate) fn bench(name: &str, options: &[&str]) -> Outcome {
-    if name == "send" {
-        return bench_send(options);
+    match name {
+        "send" => return bench_send(options),
+        "bats" => return bench_bats(options),
+        _ => {}
     }
     let manifest = root().join("bench").join(name).join("Cargo.toml");
     if !manifest.exists() {
@@ -145,6 +147,20 @@ fn bench_send(options: &[&str]) -> Outcome {
     step("the command", &mut cargo(&["build", "--release", "--quiet", "-p", "towline-cli"]))?;
     let mut script = Command::new(root().join("bench/send/run"));
     step("bench send", script.args(options).current_dir(root()))
+}
+
+/// Coded flows in real time, over emulated links, relays and virtual devices: a script, since all of these are commands.
+fn bench_bats(options: &[&str]) -> Outcome {
+    let packages = [
+        ("python3", "python3"),
+        ("ip", "iproute2"),
+        ("/usr/sbin/nft", "nftables"),
+        ("/usr/sbin/ethtool", "ethtool"),
+    ];
+    debian(&packages)?;
+    step("the command", &mut cargo(&["build", "--release", "--quiet", "-p", "towline-cli"]))?;
+    let mut script = Command::new(root().join("bench/bats/run"));
+    step("bench bats", script.args(options).current_dir(root()))
 }
 
 /// Licences, advisories and sources of all dependencies.

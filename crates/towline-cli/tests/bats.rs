@@ -65,6 +65,23 @@ fn measurements_and_files_go_over_coded_packets() {
 }
 
 #[test]
+fn a_client_whose_address_changes_goes_on_over_the_same_wire() {
+    let server = Server::start(&["perf", "server"], "bats", &["-1", "--json"]);
+    let proxy = format!("127.0.0.1:0={}", server.url.trim_start_matches("bats://"));
+    let options = ["--rate", "50M", "--delay", "5ms", "--rebind", "500ms", "--rebind", "1s"];
+    let fixed = ["link", "--udp", &proxy, "--announce", "--json", "-q"];
+    let mut link = Running::start(&[&fixed[..], &options[..]].concat());
+    let line = link.out.wait_for("listening ");
+    let through = Server { url: line.replace("listening udp", "bats"), ..server };
+    let shown = through.client(&["perf", "client"], &["-t", "1.5", "--json"], b"").expect(0);
+    let end = &serde_json::from_str::<serde_json::Value>(&shown.stdout).unwrap()["end"];
+    assert_eq!(end["sum_sent"]["bytes"], end["sum_received"]["bytes"]);
+    assert_eq!(end["sum_sent"]["wires_lost"], 0, "{end:#}");
+    link.signal(Signal::TERM);
+    link.finish().expect(0);
+}
+
+#[test]
 fn what_is_wrong_with_an_address_is_said_before_anything_is_sent() {
     for (url, says) in [
         ("bats://127.0.0.1:1?mode=tcp", "brtp, btp, brctp or transparent"),

@@ -423,6 +423,16 @@ fn each_source_address_is_a_connection_until_it_is_silent() {
 }
 
 #[test]
+fn every_congestion_control_carries_messages() {
+    let (_context, endpoint) = endpoint(&Identity::local().config().build().unwrap());
+    for control in ["coded", "bbr3", "cubic", "fixed:50M"] {
+        let listener = endpoint.listen(format!("bats://127.0.0.1:0?control={control}")).unwrap();
+        let to = format!("bats://{}?control={control}", listener.local_address());
+        transfer(&to, &endpoint, &listener, 5, 50_000);
+    }
+}
+
+#[test]
 fn what_is_to_be_compressed_is_and_passes_relays_sealed() {
     let identity = Identity::local();
     let relay = identity.relay("127.0.0.1:0", &any());

@@ -249,6 +249,11 @@ impl LinkConfig {
         self
     }
 
+    /// The delay that is set.
+    pub fn one_way_delay(&self) -> Duration {
+        self.delay
+    }
+
     /// Variation of the delay, to either side (what would be negative is 0). Order is kept: a packet arrives no
     /// earlier than the one before it. Default: 0.
     pub fn jitter(mut self, jitter: Duration) -> Self {

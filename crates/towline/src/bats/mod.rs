@@ -9,7 +9,7 @@
 //! | `mode` | `brtp` (default), `btp`, `brctp`, `transparent` | reliable; messages that are coded and never sent again; messages in order over a rateless code, whose receiver only says what it has whole; UDP as it is, which is also `udp://` |
 //! | `via` | `host:port,host:port`, at most 15 | relays to pass, in this order |
 //! | `relayed` | `on`, `off` (default) | the host is a relay that knows itself where the flow goes on; the far end's name is [`server_name`](crate::ConfigBuilder::server_name) |
-//! | `control` | `coded` (default), `bbr3`, `cubic` | congestion control of the first hop |
+//! | `control` | `coded` (default), `bbr3`, `cubic`, `fixed:RATE` | congestion control of the first hop; `fixed:20M` sends at that many bits per second whatever happens, for links that nobody else uses |
 //! | `deadline` | 1 to 8000 | `btp`: how much older than the path's own delay a message may become, in milliseconds. Default 100 |
 //! | `batch` | 8 (default of `btp`), 16 (default), 32 | packets of a batch |
 //! | `interleave` | 1 to 64 | batches that are filled in turn, so that losses in a row hit different ones. Default 8, of `btp` 1; not in `brctp` |

@@ -53,8 +53,20 @@ impl Options {
                     "coded" => Control::Coded,
                     "bbr3" => Control::Bbr3,
                     "cubic" => Control::Cubic,
-                    "none" => return Err("coded, bbr3 or cubic; none is for mode=transparent"),
-                    _ => return Err("coded, bbr3 or cubic"),
+                    "none" => {
+                        return Err(
+                            "coded, bbr3 or cubic; none is for mode=transparent, or fixed:RATE forces a rate whatever happens",
+                        );
+                    }
+                    _ => match value.strip_prefix("fixed:").map(rate) {
+                        Some(Some(rate)) => Control::Fixed(rate),
+                        Some(None) => {
+                            return Err(
+                                "fixed:RATE with bits per second from 8k to 100G, such as fixed:20M",
+                            );
+                        }
+                        None => return Err("coded, bbr3, cubic or fixed:RATE"),
+                    },
                 }
             }
             "deadline" => {
@@ -90,6 +102,18 @@ impl Options {
         }
         Ok(())
     }
+}
+
+/// Bits per second, with a suffix for powers of 1,000; as bytes.
+fn rate(text: &str) -> Option<u64> {
+    let (number, factor) = match text.as_bytes().last()? {
+        b'k' | b'K' => (text.get(..text.len() - 1)?, 1_000),
+        b'M' => (text.get(..text.len() - 1)?, 1_000_000),
+        b'G' => (text.get(..text.len() - 1)?, 1_000_000_000),
+        _ => (text, 1),
+    };
+    let bits = number.parse::<u64>().ok()?.checked_mul(factor)?;
+    (8_000..=100_000_000_000).contains(&bits).then_some(bits / 8)
 }
 
 fn switch(value: &str) -> Result<bool, Expected> {
@@ -199,6 +223,12 @@ mod tests {
         assert!(made.flow.check().is_ok());
         assert!(options("bats://h:1?relayed=on").flow.relayed);
         assert_eq!(options("bats://h:1?control=cubic").control, Control::Cubic);
+        for (text, rate) in
+            [("8k", 1_000), ("20M", 2_500_000), ("1G", 125_000_000), ("8001", 1_000)]
+        {
+            let control = options(&format!("bats://h:1?control=fixed:{text}")).control;
+            assert_eq!(control, Control::Fixed(rate), "{text}");
+        }
         assert!(!options("bats://h:1?hop_feedback=off").flow.hop_feedback);
         assert!(options("bats://h:1?mode=btp&compress=on").flow.compress);
         let plain = Address::parse("bats://h:1?mode=transparent").unwrap();
@@ -229,6 +259,10 @@ mod tests {
             ("batch=7", "8, 16 or 32"),
             ("relayed=maybe", "on or off"),
             ("control=none", "transparent"),
+            ("control=fixed:", "fixed:20M"),
+            ("control=fixed:7999", "8k to 100G"),
+            ("control=fixed:99999999999G", "8k to 100G"),
+            ("control=fixed:-1", "8k to 100G"),
             ("speed=9", "the options are"),
             ("mode=btp&mode=brtp", "once"),
             ("mode=transparent&via=r:1", "no relays"),

@@ -33,6 +33,9 @@ pub(crate) const NOWHERE: usize = usize::MAX;
 /// How much longer flows may take to begin than the connections over them.
 const MORE: Duration = Duration::from_secs(1);
 
+/// Configurations of clients that are kept for the next dial.
+const MAX_CLIENTS: usize = 16;
+
 /// Flows for the connections of one configuration, of streams or of messages.
 pub(crate) struct BatsWire {
     threads: Arc<[Arc<Thread>]>,
@@ -83,6 +86,9 @@ impl BatsWire {
         let options = self.hop(control);
         let client = quic::ClientConfig::from_tls(tls, [Bytes::from_static(ALPN)], options)
             .map_err(|error| FlowError::Config(error.into()))?;
+        if clients.len() == MAX_CLIENTS {
+            clients.remove(0);
+        }
         clients.push((control, client.clone()));
         Ok(client)
     }

@@ -15,8 +15,9 @@ use super::path::{Channel, End, Path};
 use super::tcp::{Tcp, TcpStats};
 use super::udp::{Udp, UdpStats};
 
-/// What comes out may be late by this, so that packets are carried many at a time.
-const QUANTUM: Duration = Duration::from_micros(50);
+/// What comes out may be late by a fortieth of the delay, within these, so that packets are carried many at a time.
+const QUANTUM: (Duration, Duration) = (Duration::from_micros(50), Duration::from_micros(250));
+const QUANTUM_SHARE: u32 = 40;
 
 /// The longest sleep: idle flows are looked for as often.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -172,6 +173,7 @@ struct Emulator {
     begin: Instant,
     incidents: Vec<(Duration, Incident)>,
     lateness: Histogram<u64>,
+    quantum: Duration,
     commands: Arc<Mutex<Vec<Command>>>,
 }
 
@@ -202,7 +204,10 @@ impl Emulator {
         spec.incidents.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
         let lateness = Histogram::new_with_bounds(1, MAX_LATENESS, 2).map_err(io::Error::other)?;
         let incidents = spec.incidents;
-        let emulator = Emulator { driver, path, udp, tcp, begin, incidents, lateness, commands };
+        let delay = spec.up.one_way_delay().min(spec.down.one_way_delay());
+        let quantum = (delay / QUANTUM_SHARE).clamp(QUANTUM.0, QUANTUM.1);
+        let emulator =
+            Emulator { driver, path, udp, tcp, begin, incidents, lateness, quantum, commands };
         Ok((emulator, udp_ports, tcp_ports))
     }
 
@@ -212,7 +217,7 @@ impl Emulator {
         loop {
             let due = [self.path.next(), self.tcp.timeout(), self.incident()];
             let until = due.into_iter().flatten().min().unwrap_or(last + LONGEST);
-            let until = until.clamp(last + QUANTUM, last + LONGEST);
+            let until = until.clamp(last + self.quantum, last + LONGEST);
             if let Err(error) = self.driver.wait(Some(until), &mut completions) {
                 // Only a broken system refuses to wait.
                 tracing::error!(%error, "the emulator ends");
