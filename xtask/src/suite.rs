@@ -179,6 +179,8 @@ pub(crate) fn features() -> Outcome {
         ("towline", "tls"),
         ("towline", "tls,aws-lc-rs"),
         ("towline", "tls,cert"),
+        ("towline", "quic"),
+        ("towline", "quic,qlog"),
         ("towline-proto", ""),
         ("towline-proto", "tls"),
         ("towline-proto", "tls,ring,aws-lc-rs,system-roots,cert,fuzzing"),

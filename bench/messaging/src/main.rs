@@ -7,6 +7,7 @@
 //! before the next begins, so that a slow moment of the machine meets all of them. Figures are medians over the rounds.
 
 mod nng;
+#[path = "../../shared/pin.rs"]
 mod pin;
 mod raw;
 mod scenario;

@@ -42,6 +42,51 @@ pub trait RecvHalf: 'static {
     async fn read(&mut self) -> Option<Bytes>;
 }
 
+/// The work's streams over a library whose interface is quinn's: its connections, and the two halves of its streams.
+macro_rules! streams {
+    (
+        $library:path, close: ($code:expr, $reason:expr),
+        write: |$send:ident, $data:ident| $write:expr, read: |$recv:ident| $read:expr
+    ) => {
+        const _: () = {
+            use $library as library;
+
+            impl asynchronous::Connection for library::Connection {
+                type Send = library::SendStream;
+                type Recv = library::RecvStream;
+                async fn open(&self) -> (library::SendStream, library::RecvStream) {
+                    self.open_bi().await.expect("a stream")
+                }
+                async fn accept(&self) -> Option<(library::SendStream, library::RecvStream)> {
+                    self.accept_bi().await.ok()
+                }
+                fn close(&self) {
+                    library::Connection::close(self, $code, $reason);
+                }
+            }
+
+            impl asynchronous::SendHalf for library::SendStream {
+                async fn write(&mut self, $data: Bytes) {
+                    let $send = self;
+                    $write.expect("a stream that is open");
+                }
+                fn finish(&mut self) {
+                    library::SendStream::finish(self).expect("a stream that is open");
+                }
+            }
+
+            impl asynchronous::RecvHalf for library::RecvStream {
+                // With one side's close under way this may be the connection's end as well.
+                async fn read(&mut self) -> Option<Bytes> {
+                    let $recv = self;
+                    $read
+                }
+            }
+        };
+    };
+}
+pub(crate) use streams;
+
 /// Runs a future and what it spawns on this thread.
 pub fn on_this_thread<F: Future>(future: F) -> F::Output {
     let runtime =

@@ -1,5 +1,5 @@
-//! Towline's QUIC against quinn, and noq with its own driver: the same work over loopback in the same run, contenders in turns, each side
-//! pinned to a core of its own.
+//! Towline's QUIC against quinn, noq with its own driver, s2n-quic and quiche: the same work over loopback in the same run, contenders in
+//! turns, each side pinned to a core of its own.
 //!
 //!     cargo run --release -- [--rounds N] [--seconds S] [--connections N] [--only WORK]... [--peer CONTENDER]...
 //!
@@ -13,9 +13,12 @@ mod asynchronous;
 mod ceiling;
 mod evented;
 mod meter;
+#[path = "../../shared/pin.rs"]
 mod pin;
+mod quiche_peer;
 mod quinn_peer;
 mod report;
+mod s2n_peer;
 mod tls;
 mod towline_peer;
 mod work;
@@ -24,27 +27,75 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use towline::DriverChoice;
+use towline::quic::Provider;
+use towline_peer::{Variant, drive, serve};
 use work::{Kind, Run, WORKS, Work};
 
 /// A contender: what a server process and a client process of it do. The server prints its port; the client prints its figures.
 pub struct Contender {
     name: &'static str,
+    /// What it is and how it is set, for the output.
+    is: &'static str,
     serve: fn(&Path),
     drive: fn(&Run),
     does: fn(Kind) -> bool,
 }
 
-const fn peer(name: &'static str, serve: fn(&Path), drive: fn(&Run)) -> Contender {
-    Contender { name, serve, drive, does: |_| true }
+const fn peer(
+    name: &'static str,
+    is: &'static str,
+    serve: fn(&Path),
+    drive: fn(&Run),
+) -> Contender {
+    Contender { name, is, serve, drive, does: |_| true }
 }
 
+const EPOLL: Variant = Variant { driver: DriverChoice::Epoll, provider: Provider::Ring };
+const AWS_LC: Variant = Variant { driver: DriverChoice::Auto, provider: Provider::AwsLcRs };
+
 const CONTENDERS: &[Contender] = &[
-    peer("quinn", quinn_peer::quinn::serve, quinn_peer::quinn::drive),
-    peer("noq", quinn_peer::noq::serve, quinn_peer::noq::drive),
-    peer("towline", towline_peer::serve, towline_peer::drive),
-    peer("towline-futures", towline_peer::serve, towline_peer::drive_futures),
+    peer(
+        "quinn",
+        "quinn 0.11, one thread of tokio; ring; CUBIC; its defaults",
+        quinn_peer::quinn::serve,
+        quinn_peer::quinn::drive,
+    ),
+    peer(
+        "noq",
+        "noq 1.4, one thread of tokio; ring; CUBIC; its defaults",
+        quinn_peer::noq::serve,
+        quinn_peer::noq::drive,
+    ),
+    peer(
+        "s2n-quic",
+        "s2n-quic 1.91, one thread of tokio; rustls with aws-lc-rs; CUBIC; its defaults",
+        s2n_peer::serve,
+        s2n_peer::drive,
+    ),
+    peer(
+        "quiche",
+        "quiche 0.30 in a loop over ppoll, GSO and GRO; BoringSSL; CUBIC; the windows of its own commands, 10 MB and 1 MB",
+        quiche_peer::serve,
+        quiche_peer::drive,
+    ),
+    peer(
+        "towline",
+        "a handler on the I/O thread at both ends; io_uring; ring; CUBIC; our defaults",
+        |folder| serve(folder, Variant::default()),
+        |run| drive(run, Variant::default()),
+    ),
+    peer(
+        "towline-futures",
+        "the same server; futures in an application's thread",
+        |folder| serve(folder, Variant::default()),
+        towline_peer::drive_futures,
+    ),
+    peer("towline-epoll", "handlers; epoll", |f| serve(f, EPOLL), |r| drive(r, EPOLL)),
+    peer("towline-aws-lc", "handlers; aws-lc-rs", |f| serve(f, AWS_LC), |r| drive(r, AWS_LC)),
     Contender {
         name: "ceiling",
+        is: "full packets sealed and opened by ring, UDP GSO and GRO, nothing else",
         serve: ceiling::serve,
         drive: ceiling::drive,
         does: |kind| matches!(kind, Kind::Bulk),
@@ -94,6 +145,10 @@ fn compare(words: &[&str]) {
     let connections = options(words, "--connections").first().copied().unwrap_or("10000");
     let (only, peers) = (options(words, "--only"), options(words, "--peer"));
     let folder = tls::make();
+    println!("TLS_AES_128_GCM_SHA256, ECDSA P-256, X25519, idle timeout 600 s, path MTU discovery (but for quiche, with 1,452 bytes at once); medians of {rounds} rounds of {seconds} s");
+    for Contender { name, is, .. } in CONTENDERS {
+        println!("  {name:<16} {is}");
+    }
     for work in WORKS.iter().filter(|work| only.is_empty() || only.contains(&work.name)) {
         let chosen =
             |c: &&Contender| (c.does)(work.kind) && (peers.is_empty() || peers.contains(&c.name));

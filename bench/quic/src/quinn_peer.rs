@@ -83,36 +83,15 @@ macro_rules! peer {
                 }
             }
 
-            impl asynchronous::Connection for quic::Connection {
-                type Send = quic::SendStream;
-                type Recv = quic::RecvStream;
-                async fn open(&self) -> (quic::SendStream, quic::RecvStream) {
-                    self.open_bi().await.expect("a stream")
-                }
-                async fn accept(&self) -> Option<(quic::SendStream, quic::RecvStream)> {
-                    self.accept_bi().await.ok()
-                }
-                fn close(&self) {
-                    quic::Connection::close(self, 0_u32.into(), b"");
-                }
-            }
-
-            impl asynchronous::SendHalf for quic::SendStream {
-                async fn write(&mut self, data: Bytes) {
-                    self.write_chunk(data).await.expect("a stream that is open");
-                }
-                fn finish(&mut self) {
-                    quic::SendStream::finish(self).expect("a stream that is open");
-                }
-            }
-
-            impl asynchronous::RecvHalf for quic::RecvStream {
-                async fn read(&mut self) -> Option<Bytes> {
-                    // With one side's close under way this may be the connection's end as well.
-                    let $recv = self;
+            asynchronous::streams!(
+                ::$peer,
+                close: (0_u32.into(), b""),
+                write: |send, data| send.write_chunk(data).await,
+                read: |recv| {
+                    let $recv = recv;
                     $read
                 }
-            }
+            );
         }
     };
 }

@@ -19,22 +19,31 @@ fn options() -> quic::Options {
     }
 }
 
-fn context() -> towline::Context {
-    towline::Context::builder().threads(1).build().expect("a context")
+/// What is tried beside the defaults.
+#[derive(Clone, Copy, Default)]
+pub struct Variant {
+    pub driver: towline::DriverChoice,
+    pub provider: quic::Provider,
+}
+
+fn context(variant: Variant) -> towline::Context {
+    let builder = towline::Context::builder().threads(1).driver(variant.driver);
+    builder.build().expect("a context")
 }
 
 fn alpn() -> [Bytes; 1] {
     [Bytes::from_static(ALPN)]
 }
 
-pub fn serve(folder: &Path) {
+pub fn serve(folder: &Path, variant: Variant) {
     let identity = quic::identity_files(tls::certificate(folder), tls::key(folder), None)
         .expect("a certificate");
     let mut settings = quic::ServerSettings::new(identity, alpn());
     settings.ciphers = vec![quic::Cipher::Aes128Gcm];
     settings.options = options();
+    settings.provider = variant.provider;
     let config = quic::ServerConfig::new(settings).expect("a configuration");
-    let context = context();
+    let context = context(variant);
     let endpoint = quic::Endpoint::new(&context);
     let bridge =
         |_: &Connection| Bridge { app: Box::new(Server::<StreamId>::default()), again: None };
@@ -45,23 +54,24 @@ pub fn serve(folder: &Path) {
     }
 }
 
-fn client_config(run: &Run) -> quic::ClientConfig {
+fn client_config(run: &Run, variant: Variant) -> quic::ClientConfig {
     let trust = quic::certificates_file(tls::certificate(&run.folder)).expect("a certificate");
     let mut settings = quic::ClientSettings::new(quic::ServerVerification::Roots(trust), alpn());
     settings.ciphers = vec![quic::Cipher::Aes128Gcm];
     settings.options = options();
+    settings.provider = variant.provider;
     if !run.resumes() {
         settings.session_cache = 0;
     }
     quic::ClientConfig::new(settings).expect("a configuration")
 }
 
-pub fn drive(run: &Run) {
-    let context = context();
+pub fn drive(run: &Run, variant: Variant) {
+    let context = context(variant);
     let (over, told) = mpsc::channel();
     let dialer = Arc::new(Dialer {
         endpoint: quic::Endpoint::new(&context),
-        config: client_config(run),
+        config: client_config(run, variant),
         to: run.to.to_string(),
         tally: Tally::new(run, over),
     });
@@ -158,10 +168,11 @@ impl Handler for Bridge {
 }
 
 pub fn drive_futures(run: &Run) {
-    let context = context();
+    let variant = Variant::default();
+    let context = context(variant);
     let client = Client {
         endpoint: quic::Endpoint::new(&context),
-        config: client_config(run),
+        config: client_config(run, variant),
         to: run.to.to_string(),
     };
     asynchronous::on_this_thread(asynchronous::drive(client, run));
@@ -184,31 +195,9 @@ impl asynchronous::Client for Client {
     }
 }
 
-impl asynchronous::Connection for Connection {
-    type Send = quic::SendStream;
-    type Recv = quic::RecvStream;
-    async fn open(&self) -> (quic::SendStream, quic::RecvStream) {
-        self.open_bi().await.expect("a stream")
-    }
-    async fn accept(&self) -> Option<(quic::SendStream, quic::RecvStream)> {
-        self.accept_bi().await.ok()
-    }
-    fn close(&self) {
-        Connection::close(self, 0, "");
-    }
-}
-
-impl asynchronous::SendHalf for quic::SendStream {
-    async fn write(&mut self, data: Bytes) {
-        quic::SendStream::write(self, data).await.expect("a stream that is open");
-    }
-    fn finish(&mut self) {
-        quic::SendStream::finish(self).expect("a stream that is open");
-    }
-}
-
-impl asynchronous::RecvHalf for quic::RecvStream {
-    async fn read(&mut self) -> Option<Bytes> {
-        quic::RecvStream::read(self).await.ok()?
-    }
-}
+asynchronous::streams!(
+    towline::quic,
+    close: (0, ""),
+    write: |send, data| send.write(data).await,
+    read: |recv| quic::RecvStream::read(recv).await.ok()?
+);

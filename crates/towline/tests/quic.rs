@@ -125,11 +125,10 @@ fn a_slow_reader_holds_the_peer_back_and_loses_nothing() {
     let data = pattern(8 << 20);
     let sent = data.clone();
     let (tell, told) = mpsc::channel();
-    // The last handle closes the connection: not before the reader has read.
-    let opener = near.clone();
+    // Its last handle closes the connection when the other end's system has everything, which its reader has not.
     let writer = std::thread::spawn(move || {
         block_on(async {
-            let mut send = opener.open_uni().await.unwrap();
+            let mut send = near.open_uni().await.unwrap();
             for chunk in sent.chunks(64 << 10) {
                 send.write(Bytes::copy_from_slice(chunk)).await.unwrap();
                 tell.send(chunk.len()).unwrap();

@@ -229,6 +229,7 @@ fn records(text: &[u8]) -> Vec<serde_json::Value> {
 }
 
 #[test]
+#[cfg(feature = "qlog")]
 fn traces_are_json_sequences_that_name_their_connection() {
     let folder = Folder::new("qlog");
     let cert = Cert::new();

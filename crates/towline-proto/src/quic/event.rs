@@ -230,7 +230,7 @@ pub enum StreamEvent {
     Started,
     /// The peer allows the stream (`peer_accepted`), with `INDICATE_PEER_ACCEPT`.
     PeerAccepted,
-    /// Bytes of an actively read stream.
+    /// Bytes of an actively read stream; or what of any stream nobody had read when the connection ended without our asking for it.
     Data {
         /// The bytes; empty for a bare end of stream.
         data: Bytes,

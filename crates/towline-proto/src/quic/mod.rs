@@ -27,6 +27,7 @@ pub mod fuzzing;
 mod observe;
 mod qlog;
 mod stats;
+mod stream_hash;
 mod ticket;
 mod types;
 
@@ -51,6 +52,7 @@ pub use event::{
 };
 pub use qlog::QlogSink;
 pub use stats::{ConnectionStats, EndpointStats};
+pub use stream_hash::{StreamHash, StreamHasher};
 pub use ticket::Ticket;
 pub use types::{
     ConnectionId, DatagramId, Direction, Ecn, IncomingId, LocalAddress, OpenRequest, Path, SendId,

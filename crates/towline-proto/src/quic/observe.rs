@@ -103,8 +103,8 @@ impl Observed {
         self.max_streams.get(direction.index()).map_or(0, |max| max.load(Relaxed))
     }
 
-    /// A 1-RTT packet that came, in the clear.
-    pub(super) fn on_received(&self, payload: &[u8]) {
+    /// A 1-RTT packet that came, in the clear. Returns its length without the padding at its end.
+    pub(super) fn on_received(&self, payload: &[u8]) -> usize {
         let direction = |bidirectional| {
             if bidirectional { Direction::Bidirectional } else { Direction::Unidirectional }
         };
@@ -118,7 +118,7 @@ impl Observed {
                 }
             }
             _ => {}
-        });
+        })
     }
 
     /// One more than the highest limit that the peer said it was blocked at; 0 for never.
@@ -126,8 +126,8 @@ impl Observed {
         self.blocked_at.get(direction.index()).map_or(0, |limit| limit.load(Relaxed))
     }
 
-    /// A 0-RTT packet that came, in the clear.
-    pub(super) fn on_received_early(&self, payload: &[u8]) {
+    /// The same for a 0-RTT packet.
+    pub(super) fn on_received_early(&self, payload: &[u8]) -> usize {
         let mut early = lock(&self.early);
         scan(payload, |frame| match frame {
             Frame::Stream { id, end }
@@ -140,7 +140,7 @@ impl Observed {
                 self.early_datagrams.fetch_add(1, Relaxed);
             }
             _ => {}
-        });
+        })
     }
 
     pub(super) fn early_length(&self, stream: u64) -> u64 {

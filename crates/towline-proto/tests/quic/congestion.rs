@@ -423,9 +423,17 @@ impl std::io::Write for Writer {
 }
 
 #[test]
-fn a_qlog_trace_can_be_had() {
+fn a_qlog_trace_can_be_had_with_its_feature_and_is_refused_without() {
     let text = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::new(Trace(text.clone()));
+    if cfg!(not(feature = "qlog")) {
+        let mut settings = client_settings();
+        settings.options.qlog = Some(sink);
+        let error = ClientConfig::new(settings).unwrap_err();
+        assert!(matches!(&error, ConfigError::Refused { option: "qlog", .. }), "{error}");
+        assert!(error.to_string().contains("Cargo feature `qlog`"), "{error}");
+        return;
+    }
     let mut pair = Setup::new().client(|c| c.options.qlog = Some(sink)).build();
     let (client, server) = pair.established();
     transfer(&mut pair, client, server, 10_000).expect("delivered");

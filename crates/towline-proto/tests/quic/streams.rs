@@ -441,3 +441,41 @@ fn whole_trains_leave_in_one_piece() {
     // 65,000 bytes of 1,472: trains are as long as the kernel takes them over IPv4.
     assert_eq!(pair.seen_up.longest_train, 44);
 }
+
+#[test]
+fn what_nobody_has_read_is_given_out_before_the_peers_close_is_told() {
+    for mode in [ReadMode::Passive, ReadMode::Once, ReadMode::Active] {
+        let mut pair = Setup::new().server(|s| s.options.active = mode).build();
+        let (client, server) = pair.established();
+        let stream = open(&mut pair, client, Direction::Unidirectional);
+        let unfinished = open(&mut pair, client, Direction::Unidirectional);
+        let data = pattern(300_000);
+        pair.client_conn(client).send(stream, Bytes::from(data.clone()), fin()).unwrap();
+        let half = Bytes::from_static(b"half of it");
+        pair.client_conn(client).send(unfinished, half, SendOptions::default()).unwrap();
+        pair.drive(Duration::from_secs(1));
+        let now = pair.now;
+        pair.client_conn(client).close(now, 7, Bytes::new());
+        pair.drive(Duration::from_secs(1));
+        let bytes = |of: StreamId| -> Vec<u8> {
+            let data = on_stream(&pair.server_events, of).into_iter().filter_map(|e| match e {
+                StreamEvent::Data { data, .. } => Some(data.to_vec()),
+                _ => None,
+            });
+            data.flatten().collect()
+        };
+        assert!(bytes(stream) == data, "{mode:?}");
+        assert_eq!(bytes(unfinished), b"half of it");
+        let place = |what: &dyn Fn(&Event) -> bool| {
+            of(&pair.server_events, server).position(what).expect("the event")
+        };
+        let end = place(
+            &|e| matches!(e, Event::Stream(s, StreamEvent::PeerSendShutdown) if *s == stream),
+        );
+        let told = place(&|e| matches!(e, Event::Shutdown { code: 7, .. }));
+        assert!(end < told, "{mode:?}");
+        let last = on_stream(&pair.server_events, unfinished);
+        assert_eq!(last.last(), Some(&&StreamEvent::Closed));
+        assert!(!last.contains(&&StreamEvent::PeerSendShutdown));
+    }
+}

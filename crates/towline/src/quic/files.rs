@@ -199,7 +199,7 @@ impl fmt::Debug for KeyLogFile {
     }
 }
 
-/// A directory that gets a qlog file for each connection: the original destination connection id in hexadecimal, side, `.sqlog`.
+/// A directory that gets a qlog file for each connection: the original destination connection id in hexadecimal, side, `.sqlog`. Needs the Cargo feature `qlog`.
 #[derive(Debug)]
 pub struct QlogDirectory {
     path: PathBuf,

@@ -137,7 +137,7 @@ pub trait Handler: Send + 'static {
     /// A stream that [`Active::open`] made wait, or that was opened with `start_event`, is open (`start_completed`).
     fn stream_started(&mut self, _: &mut Active<'_>, _: StreamId) {}
 
-    /// Bytes of a stream that is read actively. `offset`: where they stand; `fin`: the stream ends behind them; `early`: they are 0-RTT data.
+    /// Bytes of a stream that is read actively; or, when the connection ends without this side asking for it, what of any stream was left unread. `offset`: where they stand; `fin`: the stream ends behind them; `early`: they are 0-RTT data.
     fn stream_data(
         &mut self,
         _: &mut Active<'_>,

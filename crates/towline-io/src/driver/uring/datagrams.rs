@@ -13,11 +13,15 @@ use crate::entry::{Entry, Life};
 use crate::udp::{self, Batch};
 use crate::{Completion, Event, OpId, SocketId, sys};
 
+/// Datagram buffers offered to the kernel at most. It takes them in turn, so with many large ones each is cold in the processor's cache when its turn comes; what comes
+/// while all are full waits in the socket.
+const RING: usize = 16;
+
 impl Uring {
     pub(super) fn start_datagrams(&mut self, core: &mut Core, id: SocketId) {
         if self.datagrams.is_none() && !self.no_multishot_recvmsg {
             let Core { config, datagram_pool, .. } = core;
-            let buffers = config.recv_buffers;
+            let buffers = config.recv_buffers.min(RING);
             self.datagrams =
                 BufferRing::new(&self.ring, DATAGRAM_GROUP, buffers, datagram_pool).ok();
         }

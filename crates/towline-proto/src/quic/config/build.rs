@@ -24,6 +24,7 @@ use crate::quic::congestion::{Factory, Recipe};
 use crate::quic::crypto::SessionCache;
 use crate::quic::error::ConfigError;
 use crate::quic::observe::Observed;
+#[cfg(feature = "qlog")]
 use crate::quic::qlog;
 
 /// Handshake bytes that may wait out of order, per encryption level.
@@ -197,6 +198,10 @@ fn check(options: &Options) -> Result<(), ConfigError> {
             why,
         });
     }
+    if options.qlog.is_some() && cfg!(not(feature = "qlog")) {
+        let reason = "this program is built without the Cargo feature `qlog`";
+        return Err(ConfigError::Refused { option: "qlog", reason });
+    }
     check_times(options)
 }
 
@@ -289,6 +294,7 @@ fn transport_for(options: &Options, headers: u16) -> engine::TransportConfig {
         // The engine only sends datagrams when it could receive them; what the peer is told is decided where our parameters are written.
         .datagram_receive_buffer_size(Some(options.datagram_receive_queue.max(1 << 16)))
         .datagram_send_buffer_size(options.datagram_send_queue.max(1 << 16));
+    #[cfg(feature = "qlog")]
     if let Some(sink) = &options.qlog {
         config.qlog_factory(Arc::new(qlog::Factory(sink.clone())));
     }

@@ -149,7 +149,7 @@ pub struct Options {
     pub stream_send_queue: usize,
     /// Requests for streams that may wait for the peer's limit. Default 1,024.
     pub max_waiting_opens: usize,
-    /// A qlog trace of each connection. Default none.
+    /// A qlog trace of each connection. Default none; refused in a program that is built without the Cargo feature `qlog`.
     pub qlog: Option<Arc<dyn crate::quic::QlogSink>>,
 }
 

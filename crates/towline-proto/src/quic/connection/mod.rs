@@ -3,6 +3,7 @@
 mod datagrams;
 mod handle;
 mod migration;
+mod reading;
 mod streams;
 mod trains;
 
@@ -95,6 +96,8 @@ pub(super) struct Conn {
     datagrams: Datagrams,
     paced: Trains,
     events: VecDeque<Event>,
+    /// The engine has lost the connection, which is told once everything that came before is read.
+    lost: Option<engine::ConnectionError>,
     key_bytes: u64,
     key_updates: u64,
     /// Membership in the endpoint's queues.
@@ -155,6 +158,7 @@ impl Conn {
             local: parts.local,
             probe: None,
             events: VecDeque::new(),
+            lost: None,
             key_bytes: 0,
             key_updates: 0,
             is_dirty: false,
@@ -314,7 +318,7 @@ impl Conn {
                     self.events.push_back(Event::HandshakeConfirmed);
                 }
             }
-            engine::Event::ConnectionLost { reason } => self.on_lost(reason),
+            engine::Event::ConnectionLost { reason } => self.lost = Some(reason),
             engine::Event::Stream(event) => self.on_stream_event(event),
             engine::Event::DatagramReceived => self.datagrams.arrived = true,
         }
@@ -405,6 +409,7 @@ impl Conn {
         if self.life.ending {
             return;
         }
+        self.give_leftovers();
         let end = match reason {
             engine::ConnectionError::ApplicationClosed(close) => {
                 self.life.peer_acked = true;
@@ -445,6 +450,7 @@ impl Conn {
     /// The connection ends for a reason of the transport's.
     pub(super) fn end(&mut self, reason: CloseReason) {
         if !self.life.ending {
+            self.give_leftovers();
             self.events.push_back(Event::TransportShutdown(reason));
             self.begin_end();
         }
@@ -491,6 +497,12 @@ impl Conn {
         if let Some(event) = self.next_datagram() {
             return Some(event);
         }
+        if let Some(reason) = self.lost.take() {
+            self.on_lost(reason);
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+        }
         if self.end_is_known() {
             self.life.closed = true;
             return Some(Event::Closed {
@@ -508,6 +520,7 @@ impl Conn {
                 || self.observed.has_datagram_news()
                 || self.streams.has_readable()
                 || self.datagrams.arrived
+                || self.lost.is_some()
                 || self.end_is_known())
     }
 

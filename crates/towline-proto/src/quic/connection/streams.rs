@@ -9,6 +9,7 @@ use super::Conn;
 use crate::quic::config::ReadMode;
 use crate::quic::error::StreamError;
 use crate::quic::event::{Event, StreamEvent};
+use crate::quic::stream_hash::StreamHash;
 use crate::quic::types::{Direction, OpenRequest, SendId, Side, StreamId};
 
 /// How to open a stream (`start_flag`).
@@ -77,21 +78,21 @@ struct SendSide {
 
 /// The peer's side of a stream.
 #[derive(Debug)]
-struct RecvSide {
-    mode: ReadMode,
-    ordered: bool,
+pub(super) struct RecvSide {
+    pub(super) mode: ReadMode,
+    pub(super) ordered: bool,
     /// In the list of streams that have something to read actively.
-    listed: bool,
+    pub(super) listed: bool,
     /// `Readable` was given out and nothing read since.
-    told: bool,
+    pub(super) told: bool,
     /// The engine has, or may have, something to read.
-    readable: bool,
-    end: u64,
-    done: bool,
+    pub(super) readable: bool,
+    pub(super) end: u64,
+    pub(super) done: bool,
 }
 
 impl RecvSide {
-    fn is_active(&self) -> bool {
+    pub(super) fn is_active(&self) -> bool {
         match self.mode {
             ReadMode::Active | ReadMode::Once => true,
             ReadMode::Count(left) => left > 0,
@@ -101,11 +102,11 @@ impl RecvSide {
 }
 
 #[derive(Debug)]
-struct Stream {
-    id: StreamId,
+pub(super) struct Stream {
+    pub(super) id: StreamId,
     send: Option<SendSide>,
-    recv: Option<RecvSide>,
-    early: bool,
+    pub(super) recv: Option<RecvSide>,
+    pub(super) early: bool,
 }
 
 impl Stream {
@@ -124,9 +125,9 @@ struct WaitingOpen {
 
 pub(super) struct Streams {
     side: Side,
-    table: HashMap<u64, Stream>,
+    pub(super) table: HashMap<u64, Stream, StreamHash>,
     /// Streams with something to read actively, in turn.
-    readable: VecDeque<u64>,
+    pub(super) readable: VecDeque<u64>,
     waiting: VecDeque<WaitingOpen>,
     next_request: u64,
     next_send: u64,
@@ -142,7 +143,7 @@ impl Streams {
     pub(super) fn new(side: Side) -> Self {
         Self {
             side,
-            table: HashMap::new(),
+            table: HashMap::default(),
             readable: VecDeque::new(),
             waiting: VecDeque::new(),
             next_request: 0,
@@ -183,7 +184,7 @@ impl Streams {
         side.filter(|send| !send.done).ok_or(StreamError::Closed)
     }
 
-    fn recv_side(&mut self, id: StreamId) -> Result<&mut RecvSide, StreamError> {
+    pub(super) fn recv_side(&mut self, id: StreamId) -> Result<&mut RecvSide, StreamError> {
         let side = self.table.get_mut(&id.as_u64()).and_then(|stream| stream.recv.as_mut());
         side.filter(|recv| !recv.done).ok_or(StreamError::Closed)
     }
@@ -217,7 +218,7 @@ impl Streams {
     }
 
     /// Lists a stream for active reading, or tells of it once.
-    fn note_readable(&mut self, id: u64, events: &mut VecDeque<Event>) {
+    pub(super) fn note_readable(&mut self, id: u64, events: &mut VecDeque<Event>) {
         let Some(stream) = self.table.get_mut(&id) else { return };
         let Some(recv) = stream.recv.as_mut().filter(|recv| !recv.done) else { return };
         recv.readable = true;
@@ -256,7 +257,7 @@ fn cancel_queue(id: StreamId, queue: VecDeque<Queued>, events: &mut VecDeque<Eve
     );
 }
 
-fn code(value: u64) -> Result<engine::VarInt, StreamError> {
+pub(super) fn code(value: u64) -> Result<engine::VarInt, StreamError> {
     engine::VarInt::from_u64(value).map_err(|_| StreamError::CodeTooLarge)
 }
 
@@ -315,7 +316,7 @@ impl Conn {
         self.streams.close_if_over(id, &mut self.events);
     }
 
-    fn finish_recv(&mut self, id: StreamId, last: Option<StreamEvent>) {
+    pub(super) fn finish_recv(&mut self, id: StreamId, last: Option<StreamEvent>) {
         let Ok(recv) = self.streams.recv_side(id) else { return };
         recv.done = true;
         self.events.extend(last.map(|event| Event::Stream(id, event)));
@@ -572,158 +573,5 @@ impl Conn {
         // The engine's own default is 0; ours, 32,767, is the same middle.
         let priority = i32::from(priority) - 0x7fff;
         self.inner.send_stream(id.engine()).set_priority(priority).map_err(|_| StreamError::Closed)
-    }
-
-    // Reading.
-
-    pub(super) fn set_read_mode(
-        &mut self,
-        id: StreamId,
-        mode: ReadMode,
-    ) -> Result<(), StreamError> {
-        let recv = self.streams.recv_side(id)?;
-        recv.mode = match (recv.mode, mode) {
-            (ReadMode::Count(left), ReadMode::Count(more)) => {
-                count_or_passive(left.saturating_add(more))
-            }
-            (_, ReadMode::Count(count)) => count_or_passive(count),
-            (_, mode) => mode,
-        };
-        recv.told = false;
-        if recv.readable {
-            self.streams.note_readable(id.as_u64(), &mut self.events);
-        }
-        Ok(())
-    }
-
-    pub(super) fn set_stream_ordered(
-        &mut self,
-        id: StreamId,
-        ordered: bool,
-    ) -> Result<(), StreamError> {
-        let recv = self.streams.recv_side(id)?;
-        if ordered && !recv.ordered {
-            return Err(StreamError::Unordered);
-        }
-        recv.ordered = ordered;
-        Ok(())
-    }
-
-    pub(super) fn read_stream(&mut self, id: StreamId, max: usize) -> Result<Chunk, StreamError> {
-        let recv = self.streams.recv_side(id)?;
-        if recv.is_active() {
-            return Err(StreamError::Active);
-        }
-        recv.told = false;
-        let chunk = self.read_engine(id, max);
-        match &chunk {
-            Ok(chunk) if chunk.fin => self.finish_recv(id, Some(StreamEvent::PeerSendShutdown)),
-            Err(StreamError::Reset(code)) => {
-                self.finish_recv(id, Some(StreamEvent::PeerSendAborted(*code)))
-            }
-            _ => {}
-        }
-        chunk
-    }
-
-    /// One chunk out of the engine.
-    fn read_engine(&mut self, id: StreamId, max: usize) -> Result<Chunk, StreamError> {
-        let recv = self.streams.recv_side(id)?;
-        let mut stream = self.inner.recv_stream(id.engine());
-        let mut chunks = stream.read(recv.ordered).map_err(|error| match error {
-            engine::ReadableError::ClosedStream => StreamError::Closed,
-            engine::ReadableError::IllegalOrderedRead => StreamError::Unordered,
-        })?;
-        let result = match chunks.next(max) {
-            Ok(Some(chunk)) => {
-                recv.end = recv.end.max(chunk.offset + chunk.bytes.len() as u64);
-                // A look ahead, so that the end comes with the last bytes. It takes no bytes.
-                let fin = matches!(chunks.next(0), Ok(None));
-                Ok(Chunk { data: chunk.bytes, offset: chunk.offset, fin })
-            }
-            Ok(None) => Ok(Chunk { data: Bytes::new(), offset: recv.end, fin: true }),
-            Err(engine::ReadError::Blocked) => {
-                recv.readable = false;
-                Err(StreamError::Blocked)
-            }
-            Err(engine::ReadError::Reset(code)) => Err(StreamError::Reset(code.into_inner())),
-        };
-        // The engine notes by itself which flow control it owes the peer.
-        let _ = chunks.finalize();
-        result
-    }
-
-    /// The next chunk of the streams that are read actively, as an event.
-    pub(super) fn next_stream_data(&mut self) -> Option<Event> {
-        while let Some(&id) = self.streams.readable.front() {
-            let max = self.options().max_chunk;
-            let Some(stream) = self.streams.table.get(&id) else {
-                self.streams.readable.pop_front();
-                continue;
-            };
-            let (id, early) = (stream.id, stream.early && !self.life.connected);
-            let active = stream.recv.as_ref().is_some_and(|recv| !recv.done && recv.is_active());
-            let result = if active { self.read_engine(id, max) } else { Err(StreamError::Blocked) };
-            match result {
-                Ok(chunk) => return Some(self.on_active_chunk(id, chunk, early)),
-                Err(StreamError::Reset(code)) => {
-                    self.unlist_front(id);
-                    self.finish_recv(id, Some(StreamEvent::PeerSendAborted(code)));
-                    return self.events.pop_front();
-                }
-                Err(_) => self.unlist_front(id),
-            }
-        }
-        None
-    }
-
-    fn unlist_front(&mut self, id: StreamId) {
-        self.streams.readable.pop_front();
-        if let Ok(recv) = self.streams.recv_side(id) {
-            recv.listed = false;
-        }
-    }
-
-    /// Counts a chunk against the stream's credit and moves the stream behind the others.
-    fn on_active_chunk(&mut self, id: StreamId, chunk: Chunk, early: bool) -> Event {
-        let Chunk { data, offset, fin } = chunk;
-        self.streams.readable.pop_front();
-        let mut passive = false;
-        if let Ok(recv) = self.streams.recv_side(id) {
-            recv.listed = false;
-            if !fin {
-                passive = spend(&mut recv.mode);
-                if recv.is_active() {
-                    recv.listed = true;
-                    self.streams.readable.push_back(id.as_u64());
-                }
-            }
-        }
-        if passive {
-            self.events.push_back(Event::Stream(id, StreamEvent::Passive));
-        }
-        if fin {
-            self.finish_recv(id, Some(StreamEvent::PeerSendShutdown));
-        }
-        Event::Stream(id, StreamEvent::Data { data, offset, fin, early })
-    }
-}
-
-fn count_or_passive(count: i16) -> ReadMode {
-    if count > 0 { ReadMode::Count(count) } else { ReadMode::Passive }
-}
-
-/// Takes one from the credit; true when that was the last of a counted one.
-fn spend(mode: &mut ReadMode) -> bool {
-    match *mode {
-        ReadMode::Once => {
-            *mode = ReadMode::Passive;
-            false
-        }
-        ReadMode::Count(left) => {
-            *mode = count_or_passive(left - 1);
-            matches!(*mode, ReadMode::Passive)
-        }
-        ReadMode::Active | ReadMode::Passive => false,
     }
 }

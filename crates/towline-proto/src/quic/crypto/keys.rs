@@ -8,6 +8,7 @@ use noq_proto::crypto::{CryptoError, HeaderKey, KeyPair, Keys, PacketKey};
 use rustls::quic;
 
 use super::Hold;
+use crate::quic::frames::without_padding;
 use crate::quic::observe::Observed;
 
 /// Who looks at packets that this key opens or seals.
@@ -57,16 +58,19 @@ impl PacketKey for SealedKey {
         let len =
             self.inner.decrypt_in_place(packet, header, payload).map_err(|_| CryptoError)?.len();
         payload.truncate(len);
-        match &self.watch {
-            Watch::None | Watch::Sent(_) => {}
+        let len = match &self.watch {
+            Watch::None | Watch::Sent(_) => without_padding(payload),
             Watch::Received(observed) => observed.on_received(payload),
             Watch::ReceivedEarly(observed) => observed.on_received_early(payload),
             Watch::Handshake(hold) => {
                 if hold.keeps_out(payload) {
                     return Err(CryptoError);
                 }
+                without_padding(payload)
             }
-        }
+        };
+        // The engine takes padding byte by byte, as so many frames: it gets one, which stands for all.
+        payload.truncate(len);
         Ok(())
     }
 

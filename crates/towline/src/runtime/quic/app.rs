@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
-use towline_proto::quic::{ConnectionId, Endpoint as Engine, Event, OpenRequest, StreamId};
+use towline_proto::quic::{
+    ConnectionId, Endpoint as Engine, Event, OpenRequest, StreamHash, StreamId,
+};
 
 use crate::quic::{
     Active, Answer, Closed, ConnectError, Connected, Connection, Ended, Handler, IoError,
@@ -40,7 +42,7 @@ pub(super) struct App {
     /// Why it ends, once that is known.
     pub(super) ended: Option<Ended>,
     /// Streams of futures; the others are the handler's.
-    pub(super) streams: HashMap<StreamId, Held>,
+    pub(super) streams: HashMap<StreamId, Held, StreamHash>,
     pub(super) opening: HashMap<OpenRequest, Opening>,
     migrating: Option<Migrating>,
     /// A handler wants to move there.
@@ -62,7 +64,7 @@ impl App {
             dialing: None,
             listener: None,
             ended: None,
-            streams: HashMap::new(),
+            streams: HashMap::default(),
             opening: HashMap::new(),
             migrating: None,
             moves_to: None,
