@@ -28,6 +28,7 @@ pub fn serve_epoll(tell: Sender<SocketAddr>) {
 
 fn serve_on(driver: DriverChoice, tell: Sender<SocketAddr>) {
     let context = Context::builder().threads(1).driver(driver).build().expect("a context");
+    // What the window holds: what is kept until a pong acknowledges it then stays in the processor's cache.
     let config =
         Config::builder().websocket_session(SessionUse::Never).send_queue_bytes(1 << 20).build().expect("a configuration");
     let endpoint = Endpoint::new(&context, &config);

@@ -356,7 +356,7 @@ pub(super) fn draw(measured: &[Measured]) -> String {
         .map(|one| {
             let lost = if one.lost > 0 { format!(", {} lost", one.lost) } else { String::new() };
             let words = format!(
-                "{}, {:.0} %, RTT p99 {}{lost}",
+                "{}, {:.0} %, p99 {}{lost}",
                 show_rate(one.goodput),
                 one.share * 100.0,
                 show_time(one.p99)
@@ -364,6 +364,6 @@ pub(super) fn draw(measured: &[Measured]) -> String {
             (one.wire.to_string(), one.share, words)
         })
         .collect();
-    let under = "towline demo: three links of 20 Mbit/s, 5 ms and 1 % loss, with two relays for bats; a whole bar is what they could carry";
+    let under = "Three links of 20 Mbit/s, 5 ms, 1 % loss; relays between them for bats. A whole bar is what they carry.";
     svg::bars("Goodput of a file over a bad network", &rows, under)
 }
