@@ -9,7 +9,7 @@ pub use towline_proto::tls::{SelfSigned, self_signed};
 #[cfg(not(feature = "tls"))]
 mod absent {
     /// Never made: this build has no TLS.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[derive(Clone, Debug, PartialEq, Eq)]
     pub enum TlsState {}
 
     /// Never made: this build has no TLS.

@@ -273,11 +273,12 @@ impl Runtime {
         if let Some(link) = self.sockets.get(slot).and_then(|socket| socket.link) {
             self.look_at_flow(link);
         }
-        if let Some(link) = self.sockets.get(slot).and_then(|socket| socket.link) {
-            if shared.take_room() {
-                self.sent(link);
-            }
-            #[cfg(feature = "websocket")]
+        let link = self.sockets.get(slot).and_then(|socket| socket.link);
+        if let Some(link) = link.filter(|_| shared.take_room()) {
+            self.sent(link);
+        }
+        #[cfg(feature = "websocket")]
+        if let Some(link) = link {
             self.messages_completed(link, shared.completed());
         }
         self.tell_outcome(slot, &shared);
@@ -435,12 +436,12 @@ impl Runtime {
                 _ => self.connected(key, Ok(())),
             };
         }
-        if !wire.is_websocket() {
-            let words = format!("its socket factory frames WebSocket, and the wire is `{wire}`");
-            return self.link_failed(key, WireError::Upgrade(words.into()));
-        }
         #[cfg(feature = "websocket")]
-        self.framed_opened(key, shared);
+        if wire.is_websocket() {
+            return self.framed_opened(key, shared);
+        }
+        let words = format!("its socket factory frames WebSocket, and the wire is `{wire}`");
+        self.link_failed(key, WireError::Upgrade(words.into()));
     }
 
     /// The context is being dropped and nothing has words left: what still is there is asked to close.
