@@ -415,7 +415,9 @@ fn relays_recode_rateless_flows() {
         let plain = symbols / (1.0 - loss).powi(hops as i32);
         let flight = 30e6 / 8.0 * (2.0 * 0.010 * hops as f64) / 1_415.0;
         let packets = chain.client.stats().packets_sent as f64;
-        println!("seed {seed}: {packets} packets, without recoding {plain:.0}, on the way {flight:.0}; {stats:?}");
+        println!(
+            "seed {seed}: {packets} packets, without recoding {plain:.0}, on the way {flight:.0}; {stats:?}"
+        );
         assert!(stats.iter().all(|stats| stats.recoded > 0), "seed {seed}: {stats:?}");
         assert!(packets < plain + flight, "seed {seed}: {packets} of {plain} + {flight}");
     }
