@@ -1,7 +1,7 @@
 //! WebSocket echo servers against each other: the same hand-written client with a window, in the same run, interleaved,
 //! client and server on one core.
 //!
-//!     cargo run --release -- [--rounds N] [--scale PERCENT] [--only SERVER]... [--only sessions]
+//!     cargo run --release -- [--rounds N] [--scale PERCENT] [--only SERVER]... [--only sessions] [--case NUMBER]
 //!
 //! What is compared is processor time per message, of the whole process: on one core that is what limits the rate, and it
 //! does not depend on who else uses the machine. Figures are medians over the rounds.
@@ -33,12 +33,13 @@ const CASES: [Case; 3] = [
 /// Serves one connection, on a thread of its own, and tells where.
 pub type Serve = fn(Sender<SocketAddr>);
 
-const SERVERS: [(&str, Serve); 5] = [
+const SERVERS: [(&str, Serve); 6] = [
     ("raw", raw::serve),
     ("tungstenite", peers::tungstenite),
     ("fastwebsockets", peers::fastwebsockets),
     ("tokio-websockets", peers::tokio_websockets),
     ("towline", towline_peer::serve),
+    ("towline-epoll", towline_peer::serve_epoll),
 ];
 
 fn main() {
@@ -52,12 +53,13 @@ fn main() {
     let only: Vec<&String> =
         arguments.windows(2).filter(|pair| pair[0] == "--only").map(|pair| &pair[1]).collect();
     let (rounds, scale) = (value("--rounds", 7), value("--scale", 100));
+    let chosen = value("--case", 0);
     pin_to_one_core();
     println!(
         "processor time per message in microseconds, and its inverse relative to raw; {rounds} rounds"
     );
     let wanted = |name: &str| only.is_empty() || only.iter().any(|only| *only == name);
-    for case in CASES {
+    for (_, case) in CASES.into_iter().enumerate().filter(|(at, _)| chosen == 0 || at + 1 == chosen) {
         let case = Case { messages: (case.messages * scale / 100).max(case.window * 10), ..case };
         let servers: Vec<_> = SERVERS.iter().filter(|(name, _)| wanted(name)).collect();
         if servers.is_empty() {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc::{Sender, channel};
 
 use towline::websocket::SessionUse;
-use towline::{Closed, Config, Connection, Context, Endpoint, Handler, Message};
+use towline::{Closed, Config, Connection, Context, DriverChoice, Endpoint, Handler, Message};
 
 struct Echo(Sender<()>);
 
@@ -19,9 +19,17 @@ impl Handler for Echo {
 }
 
 pub fn serve(tell: Sender<SocketAddr>) {
-    let context = Context::builder().threads(1).build().expect("a context");
+    serve_on(DriverChoice::Auto, tell);
+}
+
+pub fn serve_epoll(tell: Sender<SocketAddr>) {
+    serve_on(DriverChoice::Epoll, tell);
+}
+
+fn serve_on(driver: DriverChoice, tell: Sender<SocketAddr>) {
+    let context = Context::builder().threads(1).driver(driver).build().expect("a context");
     let config =
-        Config::builder().websocket_session(SessionUse::Never).build().expect("a configuration");
+        Config::builder().websocket_session(SessionUse::Never).send_queue_bytes(1 << 20).build().expect("a configuration");
     let endpoint = Endpoint::new(&context, &config);
     let (end, ended) = channel();
     let listener =

@@ -126,6 +126,17 @@ impl<T> Table<T> {
         inner.1.clone().ok_or_else(|| Failure::stale(String::new()))
     }
 
+    /// Does something short with the object behind a handle, under the lock of its place: without counting a reference, and nothing that waits or
+    /// calls the application.
+    pub(crate) fn with<R>(
+        &self,
+        handle: usize,
+        work: impl FnOnce(&T) -> Result<R, Failure>,
+    ) -> Result<R, Failure> {
+        let inner = self.find(handle)?;
+        inner.1.as_deref().map_or_else(|| Err(Failure::stale(String::new())), work)
+    }
+
     /// Takes an object out: its handle is stale from now on, for every thread.
     pub(crate) fn remove(&self, handle: usize) -> Result<Arc<T>, Failure> {
         let mut inner = self.find(handle)?;

@@ -28,13 +28,19 @@ impl Wake for Parker {
     }
 }
 
-/// Waits for a future on the calling thread: `timeout_ms` milliseconds, for ever when negative, not at all when 0.
-pub(crate) fn block_on<F: Future>(future: F, timeout_ms: i64) -> Result<F::Output, Failure> {
-    let mut future = pin!(future);
+/// Refuses to wait inside a callback.
+pub(crate) fn may_wait(timeout_ms: i64) -> Result<(), Failure> {
     if timeout_ms != 0 && in_callback() {
         let text = "a blocking call inside a callback would wait for its own thread; give it no time, or use events";
         return Err(Failure::new(code::TOWLINE_ERROR_WOULD_DEADLOCK, text));
     }
+    Ok(())
+}
+
+/// Waits for a future on the calling thread: `timeout_ms` milliseconds, for ever when negative, not at all when 0.
+pub(crate) fn block_on<F: Future>(future: F, timeout_ms: i64) -> Result<F::Output, Failure> {
+    let mut future = pin!(future);
+    may_wait(timeout_ms)?;
     // Most are ready at once, and need nobody to wake them.
     if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         return Ok(value);

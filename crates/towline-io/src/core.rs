@@ -33,6 +33,8 @@ pub(crate) struct Core {
     pub(crate) dirty: Vec<SocketId>,
     /// The memory of the list that was worked off last.
     pub(crate) dirty_spare: Vec<SocketId>,
+    /// The present turn of the loop, from 1.
+    pub(crate) turn: u32,
     pub(crate) waker: Waker,
     pub(crate) stats: DriverStats,
     pub(crate) datagram_batch: Option<Box<udp::Batch>>,
@@ -49,6 +51,7 @@ impl Core {
             ready: Vec::new(),
             dirty: Vec::new(),
             dirty_spare: Vec::new(),
+            turn: 0,
             waker: Waker::new()?,
             stats: DriverStats::default(),
             datagram_batch: None,

@@ -103,6 +103,10 @@ pub(crate) struct Stream {
     pub(crate) hangup: bool,
     /// The send in the kernel posts a completion only if it fails (io_uring).
     pub(crate) silent: bool,
+    /// How often in a row sends have waited for one more receive.
+    held: u8,
+    /// The turn in which a receive completed while sends waited: the application has not answered to it before the next.
+    received_in: u32,
     /// What the kernel reads during its send operation (io_uring).
     pub(crate) send_frame: Option<Box<SendFrame>>,
 }
@@ -120,10 +124,42 @@ impl Stream {
             writable: true,
             hangup: false,
             silent: false,
+            held: 0,
+            received_in: 0,
             send_frame: None,
         }
     }
+
+    /// Whether queued sends wait for one more receive, because there is more to be read: what the application answers to
+    /// it then leaves in the same system call, and wakes the peer once. Not for long, and not for much.
+    pub(crate) fn holds_back(&mut self, turn: u32) -> bool {
+        let more = self.received_in == turn || (self.readable && self.recv.is_some());
+        let holds = more
+            && self.held < HELD_TURNS
+            && !self.send.is_empty()
+            && self.send.queued() < HELD_BYTES
+            && !self.send.is_locked();
+        self.held = if holds { self.held + 1 } else { 0 };
+        holds
+    }
+
+    /// Whether a receive completed in this turn while sends waited.
+    pub(crate) fn received_in(&self, turn: u32) -> bool {
+        self.received_in == turn
+    }
+
+    /// Notes a receive that brought something.
+    pub(crate) fn note_received(&mut self, turn: u32) {
+        if !self.send.is_empty() {
+            self.received_in = turn;
+        }
+    }
 }
+
+/// Sends wait for receives at most so many times in a row...
+const HELD_TURNS: u8 = 16;
+/// ... and not with so many bytes.
+const HELD_BYTES: usize = 256 << 10;
 
 /// An attempt to connect.
 #[derive(Debug)]

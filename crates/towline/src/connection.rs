@@ -305,10 +305,10 @@ impl Shared {
             .min()
     }
 
-    /// Accepts a message for sending, and with `wait_for_reply` registers the request in the same step.
+    /// Accepts a message for sending, perhaps taking its payload, and with `wait_for_reply` registers the request in the same step.
     fn push(
         self: &Arc<Self>,
-        message: &Message,
+        message: &mut Message,
         request: Option<Option<Instant>>,
     ) -> Result<MessageId, Push> {
         let mut earliest = false;
@@ -533,8 +533,8 @@ impl Connection {
     /// [`TrySendError::Full`] when the queue is full: [`Connection::writable`] or the `writable` event tells when it is not.
     /// Both variants give the message back.
     pub fn try_send(&self, message: impl Into<Message>) -> Result<MessageId, TrySendError> {
-        let message = message.into();
-        match self.shared.push(&message, None) {
+        let mut message = message.into();
+        match self.shared.push(&mut message, None) {
             Ok(id) => Ok(id),
             Err(Push::Full) => Err(TrySendError::Full(message)),
             Err(Push::Never(error)) => {
@@ -551,8 +551,8 @@ impl Connection {
 
     /// The blocking twin of [`Connection::send`].
     pub fn send_blocking(&self, message: impl Into<Message>) -> Result<MessageId, SendError> {
-        let message = message.into();
-        match self.shared.push(&message, None) {
+        let mut message = message.into();
+        match self.shared.push(&mut message, None) {
             Ok(id) => Ok(id),
             Err(Push::Never(error)) => Err(Push::into_send_error(error)),
             Err(Push::Full) => block_on(self.send(message)),

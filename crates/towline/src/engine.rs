@@ -68,7 +68,8 @@ impl Outgoing {
         matches!(self, Outgoing::Session(_) | Outgoing::Ftcp { .. })
     }
 
-    pub(crate) fn push(&mut self, message: &Message) -> Result<MessageId, Refused> {
+    /// Accepts a message. Its payload may be taken out of it then.
+    pub(crate) fn push(&mut self, message: &mut Message) -> Result<MessageId, Refused> {
         match self {
             Outgoing::Session(queue) => {
                 let id = session_id(message.id)?;

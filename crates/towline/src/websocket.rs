@@ -7,12 +7,17 @@
 //! [`SessionUse`] restricts it, and `docs/websocket.md` has the bytes.
 
 #[cfg(feature = "websocket")]
+mod cookies;
+
+#[cfg(feature = "websocket")]
 use std::time::Duration;
 
 #[cfg(feature = "websocket")]
+pub use cookies::CookieJar;
+#[cfg(feature = "websocket")]
 pub use towline_proto::websocket::{
     DeflateConfig,
-    handshake::{Credentials, Headers},
+    handshake::{Cookie, CookieError, Credentials, Headers},
 };
 
 #[cfg(feature = "websocket")]
@@ -70,6 +75,7 @@ pub(crate) struct Options {
     max_redirects: usize,
     pub(crate) deflate: Option<DeflateConfig>,
     proxy: Option<(String, Option<Credentials>)>,
+    cookies: Option<CookieJar>,
 }
 
 #[cfg(feature = "websocket")]
@@ -85,6 +91,7 @@ impl Default for Options {
             max_redirects: 10,
             deflate: None,
             proxy: None,
+            cookies: None,
         }
     }
 }
@@ -145,6 +152,13 @@ impl ConfigBuilder {
     /// `build`. Cookies and authorization stay within the origin when a redirect leaves it.
     pub fn websocket_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.websocket.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Keeps the cookies that servers set, of redirects and refusals too, and shows them in later handshakes, redials included. Several
+    /// configurations may share a jar. Default: none, and cookies are ignored. A factory that does the handshake itself has its own.
+    pub fn websocket_cookies(mut self, jar: CookieJar) -> Self {
+        self.websocket.cookies = Some(jar);
         self
     }
 
@@ -216,6 +230,7 @@ mod checked {
         pub(crate) client: ClientOptions,
         pub(crate) server: Arc<ServerOptions>,
         pub(crate) proxy: Option<Proxy>,
+        pub(crate) cookies: Option<CookieJar>,
         /// For plain messages.
         pub(crate) messages: Arc<Config>,
         /// For the bytes of a session.
@@ -284,6 +299,7 @@ mod checked {
                 client,
                 server: Arc::new(self.server(plain)),
                 proxy,
+                cookies: self.cookies.clone(),
                 messages: Arc::new(messages_config(plain)),
                 carrier: Arc::new(carrier_config(plain)),
             }

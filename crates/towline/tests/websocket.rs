@@ -15,7 +15,7 @@ use std::time::Instant;
 use common::oracle::exchange;
 use common::proxy::{Cut, Plan, Proxy, Way};
 use common::{PATIENCE, Random, Recorder, each_driver, eventually, everywhere, ms, quick};
-use towline::websocket::{Credentials, DeflateConfig, SessionUse};
+use towline::websocket::{CookieJar, Credentials, DeflateConfig, SessionUse};
 use towline::{
     Config, ConfigBuilder, ConfigError, ConnectError, Connection, Context, Ended, Endpoint, Event,
     Message, RequestError, SendError, Wire, WireError,
@@ -660,6 +660,39 @@ fn redirects_are_followed_and_credentials_stay_at_home() {
         scripted(move |_, _| b"HTTP/1.1 302 F\r\nLocation: /again\r\n\r\n".to_vec());
     let error = client.connect_blocking(format!("ws://{address}/")).unwrap_err();
     assert!(error.to_string().contains("too many redirects"), "{error}");
+}
+
+#[test]
+fn case_97_cookies_of_redirects_and_refusals_come_back() {
+    let (address, told) = scripted(move |number, _| match number {
+        0 => b"HTTP/1.1 307 T\r\nLocation: /second\r\nSet-Cookie: a=1; Path=/\r\n\r\n".to_vec(),
+        _ => b"HTTP/1.1 503 N\r\nSet-Cookie: b=2\r\nContent-Length: 0\r\n\r\n".to_vec(),
+    });
+    let jar = CookieJar::new();
+    let config = quick().websocket_cookies(jar.clone()).websocket_header("Cookie", "mine=0");
+    let (_client, client) = endpoint(config);
+    client.connect_blocking(format!("ws://{address}/first")).unwrap_err();
+    client.connect_blocking(format!("ws://{address}/third")).unwrap_err();
+    for (path, cookies) in [
+        ("/first", "Cookie: mine=0\r\n"),
+        ("/second", "Cookie: mine=0; a=1\r\n"),
+        ("/third", "Cookie: mine=0; a=1; b=2\r\n"),
+    ] {
+        let head = told.recv().unwrap();
+        assert!(head.starts_with(&format!("GET {path} HTTP/1.1\r\n")), "{head}");
+        assert!(head.contains(cookies), "{head}");
+    }
+    let names: Vec<_> = jar.cookies().into_iter().map(|cookie| cookie.name).collect();
+    assert_eq!(names, ["a", "b"]);
+
+    // A server of ours sees what the application put into the jar.
+    let (_server, server) = endpoint(quick());
+    let listener = server.listen("ws://127.0.0.1:0").unwrap();
+    jar.clear();
+    jar.set(&listener.url().to_string(), "token=x").unwrap();
+    let _connection = client.connect_blocking(listener.url().to_string()).unwrap();
+    let accepted = listener.accept_blocking().unwrap();
+    assert_eq!(accepted.websocket().unwrap().headers.first("Cookie"), Some("mine=0; token=x"));
 }
 
 #[test]

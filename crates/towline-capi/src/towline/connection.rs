@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-use towline_core::{Connecting, Connection, Endpoint, Event, Handler, Lane};
+use towline_core::{Connecting, Connection, Endpoint, Event, Handler, Lane, TrySendError};
 
 use super::event::{show, towline_event, towline_event_callback};
 use super::message::{self, payload, towline_message, towline_received};
@@ -14,7 +14,7 @@ use super::{kind, text_out};
 use crate::entry::{Failure, bytes, code, put, run, text, towline_result, wanted};
 use crate::gate::{Gate, User};
 use crate::handle::Table;
-use crate::wait::block_on;
+use crate::wait::{block_on, may_wait};
 
 /// A connection to a peer. Any number of threads may use it.
 pub struct towline_connection {
@@ -254,13 +254,19 @@ pub unsafe extern "C" fn towline_connection_send(
     id: *mut u64,
 ) -> towline_result {
     run(|| {
-        let conn = get(connection)?;
         // SAFETY: by contract NULL or readable, with its data.
         let message = unsafe { towline_message::read(message) }?;
-        let connection = conn.established()?;
-        let given = match timeout_ms {
-            0 => connection.try_send(message)?,
-            _ => block_on(connection.send(message), timeout_ms)??,
+        may_wait(timeout_ms)?;
+        let tried = CONNECTIONS.with(connection as usize, |conn| {
+            match conn.established()?.try_send(message) {
+                Ok(id) => Ok(Ok(id)),
+                Err(TrySendError::Full(message)) if timeout_ms != 0 => Ok(Err(message)),
+                Err(error) => Err(error.into()),
+            }
+        })?;
+        let given = match tried {
+            Ok(id) => id,
+            Err(message) => block_on(established(connection)?.send(message), timeout_ms)??,
         };
         // SAFETY: by contract NULL or writable.
         unsafe { put(id, given.0) };
@@ -276,11 +282,12 @@ pub unsafe extern "C" fn towline_connection_send_bytes(
     length: usize,
 ) -> towline_result {
     run(|| {
-        let conn = get(connection)?;
         // SAFETY: by contract NULL or readable for the call.
         let data = payload(unsafe { bytes(data.cast(), length) }?);
-        conn.established()?.try_send(data)?;
-        Ok(())
+        CONNECTIONS.with(connection as usize, |conn| {
+            conn.established()?.try_send(data)?;
+            Ok(())
+        })
     })
 }
 

@@ -164,6 +164,19 @@ impl Owned {
     }
 }
 
+const EMPTY: towline_event = towline_event {
+    struct_size: size_of::<towline_event>(),
+    kind: 0,
+    result: 0,
+    messages: null(),
+    message_count: 0,
+    url: null(),
+    text: null(),
+    close_code: 0,
+    attempt: 0,
+    resumed: 0,
+};
+
 /// Shows an event to a function. A message costs no allocation.
 pub(super) fn show(event: Event, shown: impl FnOnce(&towline_event)) {
     if let Event::Message(message) = &event {
@@ -172,7 +185,7 @@ pub(super) fn show(event: Event, shown: impl FnOnce(&towline_event)) {
             kind: TOWLINE_EVENT_MESSAGE,
             messages: &raw const view,
             message_count: 1,
-            ..Owned::default().raw()
+            ..EMPTY
         });
     }
     let owned = Owned::new(event);

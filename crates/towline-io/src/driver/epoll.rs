@@ -127,7 +127,17 @@ impl Epoll {
         super::shutdown_if_due(core, id);
     }
 
+    /// Sends, or has a look in the next turn, when the application has answered what was received.
+    fn send_unless_held(&mut self, core: &mut Core, id: SocketId) {
+        let turn = core.turn;
+        if core.entry(id).and_then(Entry::stream).is_some_and(|stream| stream.holds_back(turn)) {
+            return core.touch(id);
+        }
+        self.send(core, id);
+    }
+
     fn recv(&mut self, core: &mut Core, id: SocketId) {
+        let turn = core.turn;
         let Some(entry) = core.sockets.get_mut(id.index, id.generation) else { return };
         let fd = entry.fd();
         let Body::Stream(stream) = &mut entry.body else { return };
@@ -148,6 +158,7 @@ impl Epoll {
                 let length = direct_len + pooled_len;
                 let drained = length < room;
                 stream.readable = !drained || stream.hangup || length == 0;
+                stream.note_received(turn);
                 let end = length == 0;
                 if pooled_len == 0 {
                     core.pool.put(std::mem::take(&mut pooled));
@@ -307,12 +318,18 @@ impl System for Epoll {
     }
 
     fn progress(&mut self, core: &mut Core, id: SocketId) {
+        let turn = core.turn;
         let Some(entry) = core.entry(id) else { return };
-        match &entry.body {
+        match &mut entry.body {
             Body::Stream(stream) => {
                 let connects = stream.connect.is_some();
                 let sends = !stream.send.is_empty() || stream.shutdown;
                 let receives = stream.recv.is_some() && stream.readable;
+                let held = sends && !connects && stream.holds_back(turn);
+                if held {
+                    self.recv(core, id);
+                    return self.send_unless_held(core, id);
+                }
                 if connects {
                     self.connect(core, id);
                 }

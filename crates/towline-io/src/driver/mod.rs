@@ -620,6 +620,7 @@ impl Driver {
     }
 
     fn turn(&mut self, until: Option<Instant>) -> io::Result<()> {
+        self.core.turn = self.core.turn.wrapping_add(1).max(1);
         self.progress();
         self.core.fire_timers();
         if self.core.waker.take() {

@@ -277,7 +277,9 @@ impl Uring {
         frame.iovecs[1] = libc::iovec { iov_base: base.cast(), iov_len: length };
         frame.header.msg_iov = frame.iovecs.as_mut_ptr();
         frame.header.msg_iovlen = 2;
-        let sqe = opcode::RecvMsg::new(fd, &raw mut frame.header).ioprio(ioprio).build();
+        let flags = if poll_first { 0 } else { libc::MSG_DONTWAIT as u32 };
+        let sqe =
+            opcode::RecvMsg::new(fd, &raw mut frame.header).ioprio(ioprio).flags(flags).build();
         recv.frame = Some(frame);
         self.push_op(core, id, KernelOp::Recv, sqe);
     }
@@ -373,6 +375,7 @@ impl Uring {
     }
 
     fn received(&mut self, core: &mut Core, id: SocketId, result: i32, flags: u32) {
+        let turn = core.turn;
         let Core { sockets, pool, .. } = core;
         let selected = cqueue::buffer_select(flags)
             .and_then(|index| self.streams.take(index, usize::try_from(result).unwrap_or(0), pool));
@@ -391,14 +394,19 @@ impl Uring {
             } else {
                 pool.put(hot);
             }
-            if result == -libc::EAGAIN {
-                if !closing && !recv.cancel {
-                    stream.readable = false;
-                    stream.recv = Some(recv);
-                    return;
-                }
-                result = -libc::ECANCELED;
+        }
+        if result == -libc::EAGAIN {
+            // It was not to wait; the next one does.
+            if let Some(mut frame) = recv.frame.take() {
+                pool.put(std::mem::take(&mut frame.pooled));
+                self.recv_frames.push(frame);
             }
+            if !closing && !recv.cancel {
+                stream.readable = false;
+                stream.recv = Some(recv);
+                return;
+            }
+            result = -libc::ECANCELED;
         }
         if result == -libc::ENOBUFS {
             // More sockets received at once than there are buffers; those are replaced by now.
@@ -410,6 +418,7 @@ impl Uring {
         }
         let drained = !cqueue::sock_nonempty(flags);
         stream.readable = !drained || result == 0;
+        stream.note_received(turn);
         let frame = recv.frame.take();
         let mut direct = recv.direct.take();
         let mut direct_len = 0;
@@ -547,8 +556,9 @@ impl System for Uring {
     fn forget(&mut self, _core: &mut Core, _id: SocketId) {}
 
     fn progress(&mut self, core: &mut Core, id: SocketId) {
+        let turn = core.turn;
         let Some(entry) = core.entry(id) else { return };
-        match &entry.body {
+        match &mut entry.body {
             Body::Stream(stream) => {
                 if stream.connect.is_some() {
                     self.start_connect(core, id);
@@ -556,7 +566,13 @@ impl System for Uring {
                 }
                 let send = !stream.send.is_empty();
                 let recv = stream.recv.is_some();
-                if send {
+                let waits = stream.received_in(turn);
+                if send && stream.holds_back(turn) {
+                    // A receive that is to come completes at once, and one that has come will be answered.
+                    if waits {
+                        core.touch(id);
+                    }
+                } else if send {
                     self.start_send(core, id);
                 }
                 if recv {

@@ -45,9 +45,9 @@ pub(crate) fn make(cell: &Cell, place: &Place) -> Result<Box<dyn Transport>, Lab
         Mode::Brtp | Mode::Btp | Mode::Brctp | Mode::EndCode => {
             Box::new(coded::CodedEnd::new(cell, place)?)
         }
-        Mode::Raw => Box::new(raw::RawHop::new(cell, place)),
-        Mode::QuicCubic => Box::new(streams::QuicStreams::new(Control::Cubic, cell, place)),
-        Mode::QuicBbr => Box::new(streams::QuicStreams::new(Control::Bbr3, cell, place)),
+        Mode::Raw => Box::new(raw::RawHop::end(cell, place)),
+        Mode::QuicCubic => Box::new(streams::QuicStreams::end(Control::Cubic, cell, place)),
+        Mode::QuicBbr => Box::new(streams::QuicStreams::end(Control::Bbr3, cell, place)),
         Mode::Kcp => Box::new(kcp::KcpEnd::new(cell, place)?),
     })
 }

@@ -5,30 +5,27 @@ use std::time::Instant;
 use bytes::Bytes;
 use towline_proto::bats::hop::{Hop, Packet};
 use towline_proto::bats::quic_hop::{ALPN, HopConfig, QuicHop};
-use towline_proto::quic::EndpointConfig;
-use towline_sim::{Delivery, Transmit};
+use towline_proto::quic::{Connection, EndpointConfig, Event};
 
-use super::Transport;
-use super::quic::QuicNode;
+use super::quic::{Carrier, OverQuic, QuicNode};
 use crate::cell::Cell;
 use crate::engine;
 use crate::node::Place;
 
 pub(crate) struct RawHop {
-    quic: QuicNode,
     hop: QuicHop,
     tag: u64,
 }
 
 impl RawHop {
-    pub(crate) fn new(cell: &Cell, place: &Place) -> Self {
+    pub(crate) fn end(cell: &Cell, place: &Place) -> OverQuic<Self> {
         let config = HopConfig { control: cell.control(), ..HopConfig::default() };
         let server = place.dials.is_none().then(|| engine::server(config.options(), ALPN));
         let settings = HopConfig::adapt(EndpointConfig::default());
         let endpoint = engine::endpoint(settings, server, place.seed, place.now);
         let dial = place.dials.map(|(to, at)| (engine::client(config.options(), ALPN), to, at));
-        let sends = dial.is_some();
-        RawHop { quic: QuicNode::new(endpoint, dial), hop: QuicHop::new(sends), tag: 0 }
+        let hop = QuicHop::new(dial.is_some());
+        OverQuic::new(QuicNode::new(endpoint, dial), RawHop { hop, tag: 0 })
     }
 
     fn give(&mut self, now: Instant, data: Bytes) {
@@ -37,45 +34,29 @@ impl RawHop {
     }
 }
 
-impl Transport for RawHop {
-    fn handle_datagram(&mut self, now: Instant, datagram: Delivery) {
-        self.quic.handle_datagram(now, datagram);
+impl Carrier for RawHop {
+    fn on_event(&mut self, event: Event) {
+        self.hop.handle_event(event);
     }
 
-    fn handle_timeout(&mut self, now: Instant) {
-        self.quic.endpoint.handle_timeout(now);
-    }
-
-    fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
-        self.quic.poll_transmit(now)
-    }
-
-    fn poll_timeout(&mut self) -> Option<Instant> {
-        self.quic.poll_timeout(self.hop.poll_timeout())
-    }
-
-    fn begin(&mut self, now: Instant) {
-        self.quic.start(now);
-        while let Some(event) = self.quic.poll_event(now) {
-            self.hop.handle_event(event);
-        }
-        if let Some(mut connection) = self.quic.connection() {
-            self.hop.begin(now, &mut connection);
-        }
+    fn begin(&mut self, now: Instant, mut connection: Connection<'_>) {
+        self.hop.begin(now, &mut connection);
         while self.hop.poll_fate().is_some() {}
     }
 
-    fn finish(&mut self, _now: Instant) {
-        if let Some(mut connection) = self.quic.connection() {
-            self.hop.finish(&mut connection);
-        }
+    fn finish(&mut self, mut connection: Connection<'_>) {
+        self.hop.finish(&mut connection);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.hop.poll_timeout()
     }
 
     fn is_open(&self) -> bool {
         self.hop.is_ready()
     }
 
-    fn write(&mut self, now: Instant, data: &Bytes) -> usize {
+    fn write(&mut self, now: Instant, data: &Bytes, _: Option<Connection<'_>>) -> usize {
         if self.hop.room(now) == 0 {
             return 0;
         }
@@ -84,7 +65,7 @@ impl Transport for RawHop {
         size
     }
 
-    fn send(&mut self, now: Instant, message: &Bytes) -> bool {
+    fn send(&mut self, now: Instant, message: &Bytes, _: Option<Connection<'_>>) -> bool {
         let fits = self.hop.room(now) > 0 && message.len() <= self.hop.max_packet();
         if fits {
             self.give(now, message.clone());
@@ -92,11 +73,7 @@ impl Transport for RawHop {
         fits
     }
 
-    fn recv(&mut self, _now: Instant) -> Option<Bytes> {
+    fn recv(&mut self) -> Option<Bytes> {
         self.hop.poll_packet()
-    }
-
-    fn failure(&self) -> Option<&str> {
-        self.quic.failure.as_deref()
     }
 }

@@ -6,13 +6,11 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use towline_proto::bats::congestion::Control;
 use towline_proto::quic::{
-    Direction, EndpointConfig, Event, OpenFlags, Opened, Options, ReadMode, SendOptions,
-    StreamEvent, StreamId,
+    Connection, Direction, EndpointConfig, Event, OpenFlags, Opened, Options, ReadMode,
+    SendOptions, StreamEvent, StreamId,
 };
-use towline_sim::{Delivery, Transmit};
 
-use super::Transport;
-use super::quic::QuicNode;
+use super::quic::{Carrier, OverQuic, QuicNode};
 use crate::cell::Cell;
 use crate::engine;
 use crate::node::Place;
@@ -26,7 +24,6 @@ const STREAMS: usize = 64;
 const MESSAGES: usize = 4096;
 
 pub(crate) struct QuicStreams {
-    quic: QuicNode,
     connected: bool,
     /// Streams that the peer has not acknowledged.
     open: usize,
@@ -53,18 +50,18 @@ fn options(control: Control) -> Options {
 }
 
 impl QuicStreams {
-    pub(crate) fn new(control: Control, cell: &Cell, place: &Place) -> Self {
+    pub(crate) fn end(control: Control, cell: &Cell, place: &Place) -> OverQuic<Self> {
         let server = place.dials.is_none().then(|| engine::server(options(control), ALPN));
         let endpoint = engine::endpoint(EndpointConfig::default(), server, place.seed, place.now);
         let dial = place.dials.map(|(to, at)| (engine::client(options(control), ALPN), to, at));
-        QuicStreams {
-            quic: QuicNode::new(endpoint, dial),
+        let streams = QuicStreams {
             connected: false,
             open: 0,
             partial: HashMap::new(),
             received: VecDeque::new(),
             messages: cell.load.messages().is_some(),
-        }
+        };
+        OverQuic::new(QuicNode::new(endpoint, dial), streams)
     }
 
     fn on_stream(&mut self, stream: StreamId, event: StreamEvent) {
@@ -85,11 +82,11 @@ impl QuicStreams {
     }
 
     /// Sends something in a stream of its own.
-    fn put(&mut self, data: Bytes, most: usize) -> bool {
+    fn put(&mut self, data: Bytes, most: usize, connection: Option<Connection<'_>>) -> bool {
         if !self.connected || self.open >= most {
             return false;
         }
-        let Some(mut connection) = self.quic.connection() else { return false };
+        let Some(mut connection) = connection else { return false };
         let flags = OpenFlags::default();
         let Ok(Opened::Stream(stream)) = connection.open(Direction::Unidirectional, flags) else {
             return false;
@@ -101,31 +98,12 @@ impl QuicStreams {
     }
 }
 
-impl Transport for QuicStreams {
-    fn handle_datagram(&mut self, now: Instant, datagram: Delivery) {
-        self.quic.handle_datagram(now, datagram);
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        self.quic.endpoint.handle_timeout(now);
-    }
-
-    fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
-        self.quic.poll_transmit(now)
-    }
-
-    fn poll_timeout(&mut self) -> Option<Instant> {
-        self.quic.poll_timeout(None)
-    }
-
-    fn begin(&mut self, now: Instant) {
-        self.quic.start(now);
-        while let Some(event) = self.quic.poll_event(now) {
-            match event {
-                Event::Connected { .. } => self.connected = true,
-                Event::Stream(stream, event) => self.on_stream(stream, event),
-                _ => {}
-            }
+impl Carrier for QuicStreams {
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Connected { .. } => self.connected = true,
+            Event::Stream(stream, event) => self.on_stream(stream, event),
+            _ => {}
         }
     }
 
@@ -133,21 +111,17 @@ impl Transport for QuicStreams {
         self.connected
     }
 
-    fn write(&mut self, _now: Instant, data: &Bytes) -> usize {
+    fn write(&mut self, _: Instant, data: &Bytes, connection: Option<Connection<'_>>) -> usize {
         let data = data.slice(..data.len().min(STREAM));
         let length = data.len();
-        if self.put(data, STREAMS) { length } else { 0 }
+        if self.put(data, STREAMS, connection) { length } else { 0 }
     }
 
-    fn send(&mut self, _now: Instant, message: &Bytes) -> bool {
-        self.put(message.clone(), MESSAGES)
+    fn send(&mut self, _: Instant, message: &Bytes, connection: Option<Connection<'_>>) -> bool {
+        self.put(message.clone(), MESSAGES, connection)
     }
 
-    fn recv(&mut self, _now: Instant) -> Option<Bytes> {
+    fn recv(&mut self) -> Option<Bytes> {
         self.received.pop_front()
-    }
-
-    fn failure(&self) -> Option<&str> {
-        self.quic.failure.as_deref()
     }
 }

@@ -48,7 +48,8 @@ impl Hop for Hostile {
     }
     fn path(&self) -> Path {
         let rtt = Duration::from_millis(20);
-        Path { rtt, min_rtt: rtt, loss: 0.1, burst: 1.0, rate: 1_000_000 }
+        let pause = Duration::ZERO;
+        Path { rtt, min_rtt: rtt, pause, loss: 0.1, burst: 1.0, rate: 1_000_000 }
     }
 }
 

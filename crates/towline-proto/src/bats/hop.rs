@@ -40,6 +40,8 @@ pub struct Path {
     pub rtt: Duration,
     /// The smallest round trip time of late.
     pub min_rtt: Duration,
+    /// The longest time of late in which nothing was heard of packets on their way: acknowledgements are lost in bursts too.
+    pub pause: Duration,
     /// The share of packets lost on the way to the neighbour, 0 to 1, smoothed.
     pub loss: f64,
     /// How many packets are lost in a row on average, at least 1.

@@ -22,8 +22,12 @@ const QUEUE_TIME: Duration = Duration::from_millis(2);
 const MAX_EXCESS: usize = 256;
 /// Control bytes that wait for the stream.
 const MAX_CONTROL: usize = 256 << 10;
-/// While nothing comes back, one packet is tried this often.
-const PROBE_EVERY: Duration = Duration::from_millis(100);
+/// While nothing comes back, a packet is tried after each eighth of the time since, within these: acknowledgements are lost in bursts of their own, which only
+/// what calls for more of them brings to an end.
+const PROBE_EVERY: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(100));
+
+/// Beyond one and a half round trips, how long nothing may come back before that.
+const PATIENCE: Duration = Duration::from_millis(25);
 
 /// What every hop's connection is set to.
 #[derive(Clone, Debug)]
@@ -60,6 +64,8 @@ impl HopConfig {
             initial_window_packets: self.initial_window_packets,
             // The controller knows by itself what a pause means.
             send_idle_timeout: Duration::ZERO,
+            // Handshakes meet losses too, and each waits three times this, then twice as long (RFC 9002, section 6.2.2).
+            initial_rtt: Duration::from_millis(100),
             minimum_mtu: self.mtu,
             maximum_mtu: self.mtu.max(1_500),
             // Heavy loss looks like a path that has become smaller, now and then.
@@ -149,6 +155,7 @@ impl QuicHop {
             path: Path {
                 rtt: Duration::ZERO,
                 min_rtt: Duration::ZERO,
+                pause: Duration::ZERO,
                 loss: 0.0,
                 burst: 1.0,
                 rate: 0,
@@ -248,6 +255,7 @@ impl QuicHop {
             self.path = Path {
                 rtt: report.last_rtt,
                 min_rtt: report.min_rtt,
+                pause: report.pause,
                 loss: report.loss,
                 burst: report.burst,
                 rate: report.rate.max(report.pacing / 2),
@@ -260,26 +268,32 @@ impl QuicHop {
         self.path = Path {
             rtt,
             min_rtt: if self.path.min_rtt.is_zero() { rtt } else { self.path.min_rtt.min(rtt) },
+            pause: Duration::ZERO,
             loss: stats.packets_lost as f64 / sent,
             burst: 1.0,
             rate: (stats.congestion_window as f64 / rtt.as_secs_f64()) as u64,
         };
     }
 
-    /// In an outage, lets a packet out now and then.
+    /// While nothing comes back, lets a packet out now and then.
     fn probe(&mut self, now: Instant, connection: &mut Connection<'_>) {
         self.deadline = None;
         let Some(since) = connection.silent_since() else {
             self.probed = None;
             return;
         };
-        let patience = (self.path.rtt * 3).max(Duration::from_millis(250));
-        let due = self.probed.map_or(since + patience, |last| last + PROBE_EVERY);
+        let patience = self.path.rtt + self.path.rtt / 2 + PATIENCE;
+        let gap = now.saturating_duration_since(since) / 8;
+        let gap = gap.clamp(PROBE_EVERY.0, PROBE_EVERY.1);
+        let mut due = self.probed.map_or(since + patience, |last| last + gap);
         if due <= now {
             connection.allow_probe();
+            // In case nothing waits that could go.
+            connection.ping();
             self.probed = Some(now);
+            due = now + gap;
         }
-        self.deadline = Some(due.max(now + PROBE_EVERY / 2));
+        self.deadline = Some(due);
     }
 
     /// Hands what the engine left to the connection.

@@ -231,6 +231,13 @@ impl Hop for ToyHop {
     fn path(&self) -> Path {
         let wire = self.wire.borrow();
         let rtt = wire.link.delay * 2 + Duration::from_millis(2);
-        Path { rtt, min_rtt: rtt, loss: wire.link.loss, burst: 1.0, rate: wire.link.rate }
+        Path {
+            rtt,
+            min_rtt: rtt,
+            pause: Duration::ZERO,
+            loss: wire.link.loss,
+            burst: 1.0,
+            rate: wire.link.rate,
+        }
     }
 }

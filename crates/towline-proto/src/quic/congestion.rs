@@ -58,6 +58,8 @@ pub struct PathReport {
     pub min_rtt: Duration,
     /// The newest round trip time.
     pub last_rtt: Duration,
+    /// The longest time of late between two acknowledgements while something was on its way.
+    pub pause: Duration,
     /// The share of packets lost, 0 to 1, smoothed.
     pub loss: f64,
     /// How many packets are lost in a row on average, at least 1.

@@ -20,8 +20,13 @@ const ARENA: usize = 16 * 1024;
 /// The least memory that an unfinished message grows by; beyond it doubles, never past what was announced.
 const GROW: usize = 64 * 1024;
 
-/// Frames with at least this much to come are worth reading into their place.
-const DIRECT_ABOVE: usize = 8 * 1024;
+/// Messages of at least this much are worth reading into their place, also the last few bytes: what lies behind them would
+/// otherwise come with them, up to the middle of the next message, and that would have to be copied as a whole.
+const DIRECT_ABOVE: usize = 16 * 1024;
+
+/// Buffers of large messages that are kept for the next, and the largest of them: at most 16 MiB.
+const SPARE: usize = 128;
+const SPARE_LARGEST: usize = 128 * 1024;
 
 /// Inflated bytes in one part of a streamed message, at least, but for the last.
 const PART: usize = 64 * 1024;
@@ -142,6 +147,8 @@ pub(crate) struct Decoder {
     arena: BytesMut,
     /// Where the bytes begin that were read into `arena` directly while it is lent out.
     lent: Option<usize>,
+    /// Memory for large messages that was used before.
+    spare: Vec<BytesMut>,
 }
 
 impl Decoder {
@@ -164,7 +171,37 @@ impl Decoder {
             utf8: Utf8Validator::default(),
             arena: BytesMut::new(),
             lent: None,
+            spare: Vec::new(),
         }
+    }
+
+    /// Takes memory for later, if it is of use and free.
+    pub(crate) fn recycle(&mut self, data: Bytes) {
+        if data.len() < DIRECT_ABOVE || self.spare.len() >= SPARE {
+            return;
+        }
+        if let Ok(mut buffer) = data.try_into_mut()
+            && buffer.capacity() <= SPARE_LARGEST
+        {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+
+    pub(crate) fn release_spare(&mut self) {
+        self.spare = Vec::new();
+    }
+
+    /// Room for `more` bytes of an unfinished message at once, of which `announced` more are known to come.
+    fn make_room(&mut self, more: usize, announced: usize) {
+        let need = more.saturating_add(announced);
+        if self.arena.is_empty() && self.arena.capacity() < need && need >= DIRECT_ABOVE {
+            // Many messages of one size: that of the last is likely to do.
+            if let Some(spare) = self.spare.pop_if(|spare| spare.capacity() >= need) {
+                self.arena = spare;
+            }
+        }
+        grow(&mut self.arena, more, announced);
     }
 
     /// Takes the next item off the front of `input`; `None` when all of it is used up.
@@ -374,7 +411,7 @@ impl Decoder {
             return Ok(self.deliver(input, take, last));
         }
         if take > 0 {
-            grow(&mut self.arena, take, announced);
+            self.make_room(take, announced);
             self.arena.extend_from_slice(input.get(..take).unwrap_or_default());
             input.advance(take);
         }
@@ -473,10 +510,11 @@ impl Decoder {
         let (Some(frame), Some(message)) = (&self.frame, &self.message) else { return None };
         let remaining = usize::try_from(frame.remaining).ok()?;
         let plain = !frame.header.opcode.is_control() && !message.compressed && !message.streamed;
-        if !plain || remaining < DIRECT_ABOVE || self.lent.is_some() {
+        let total = self.arena.len().saturating_add(remaining);
+        if !plain || remaining == 0 || total < DIRECT_ABOVE || self.lent.is_some() {
             return None;
         }
-        grow(&mut self.arena, remaining.min(GROW), remaining);
+        self.make_room(remaining.min(GROW), remaining);
         let buffer = std::mem::take(&mut self.arena);
         self.lent = Some(buffer.len());
         let want = remaining.min(buffer.capacity() - buffer.len());

@@ -28,7 +28,7 @@ impl Future for Send<'_> {
         let this = self.get_mut();
         // Twice, because room may come between the attempt and the registration.
         for _ in 0..2 {
-            match this.shared.push(&this.message, None) {
+            match this.shared.push(&mut this.message, None) {
                 Ok(id) => return Poll::Ready(Ok(id)),
                 Err(Push::Never(error)) => return Poll::Ready(Err(Push::into_send_error(error))),
                 Err(Push::Full) => {}
@@ -97,7 +97,7 @@ pub struct Request<'a> {
 
 impl Request<'_> {
     fn poll_send(&mut self, waker: &Waker) -> Poll<Result<MessageId, RequestError>> {
-        let RequestState::Sending(message) = &self.state else { return Poll::Pending };
+        let RequestState::Sending(message) = &mut self.state else { return Poll::Pending };
         for _ in 0..2 {
             match self.shared.push(message, Some(self.deadline)) {
                 Ok(id) => return Poll::Ready(Ok(id)),

@@ -15,7 +15,7 @@ use towline_proto::session::{CloseCode, Direct, FRAME_CHARGE, Lane};
 use towline_proto::websocket::handshake::Opened;
 use towline_proto::websocket::{
     self, Cause, ChaChaEntropy, CloseCode as WsCode, Closed, Config, Connection, Event, Kind,
-    MAX_REASON,
+    MAX_REASON, Pressure,
 };
 
 use crate::config::Plain;
@@ -35,6 +35,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// With more bytes unacknowledged than this, the question does not wait for [`ASK_AFTER`].
 const ASK_ABOVE: usize = 1 << 20;
+
+/// Payloads of up to so many bytes are copied behind their headers.
+const COPIED: usize = 4096;
 
 /// What a message costs beside its payload, in bytes.
 const OVERHEAD: usize = FRAME_CHARGE as usize;
@@ -67,7 +70,8 @@ impl Queue {
         }
     }
 
-    pub(crate) fn push(&mut self, message: &Message) -> Result<MessageId, Refused> {
+    /// Accepts a message, whose payload is taken out of it then.
+    pub(crate) fn push(&mut self, message: &mut Message) -> Result<MessageId, Refused> {
         let bytes = message.data.len();
         let limit = self.max_message;
         if bytes > limit {
@@ -89,7 +93,9 @@ impl Queue {
         }
         self.accepted += 1;
         self.bytes += bytes;
-        self.messages.push_back(Message { id: Some(id), tls: None, ..message.clone() });
+        let data = std::mem::take(&mut message.data);
+        let Message { reply_to, lane, is_text, .. } = *message;
+        self.messages.push_back(Message { id: Some(id), reply_to, lane, is_text, data, tls: None });
         Ok(id)
     }
 
@@ -309,13 +315,22 @@ impl Engine {
             };
             let length = message.data.len();
             self.backlog_bytes = self.backlog_bytes.saturating_sub(length);
-            let kind = if message.is_text { Kind::Text } else { Kind::Binary };
-            if let Err(error) = self.connection.send(kind, message.data.clone()) {
+            if let Err(error) = self.send(&message) {
                 tracing::warn!(%error, "a message was not taken");
             }
             self.kept_bytes += length + OVERHEAD;
             self.kept.push_back(message);
             self.encoded += 1;
+        }
+    }
+
+    fn send(&mut self, message: &Message) -> Result<Pressure, websocket::SendError> {
+        let data = &message.data;
+        match (message.is_text, data.len() <= COPIED) {
+            // What is copied anyway need not be shared first.
+            (false, true) => self.connection.send_binary(data),
+            (false, false) => self.connection.send(Kind::Binary, data.clone()),
+            (true, _) => self.connection.send(Kind::Text, data.clone()),
         }
     }
 
@@ -479,6 +494,12 @@ impl Engine {
             let Some(message) = self.kept.pop_front() else { break };
             self.kept_bytes = self.kept_bytes.saturating_sub(message.data.len() + OVERHEAD);
             self.acknowledged += 1;
+            // Of an echo it is the memory that the message came in.
+            self.connection.recycle(message.data);
+        }
+        if self.kept.is_empty() {
+            // Nothing is under way: an idle connection keeps no such memory.
+            self.connection.release_spare();
         }
     }
 

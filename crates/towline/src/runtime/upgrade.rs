@@ -20,7 +20,7 @@ use crate::config::Options;
 use crate::engine::{Engine, Outgoing, websocket};
 use crate::error::WireError;
 use crate::listener::ListenerShared;
-use crate::websocket::{CONFIRMATION, Proxy, SUBPROTOCOL, SessionUse, Upgraded};
+use crate::websocket::{CONFIRMATION, CookieJar, Proxy, SUBPROTOCOL, SessionUse, Upgraded};
 
 use super::core::Origin;
 use super::dial::random_seed;
@@ -160,10 +160,14 @@ impl Runtime {
             Some(Layer::Open(_) | Layer::Carrier(_)) | None => return Ok(false),
             Some(_) => return Ok(true),
         }
+        let jar = self.cookies(core);
         let Some((way, rule)) = self.way(core, address) else { return Ok(false) };
         let mut entropy = ChaChaEntropy::from_seed(random_seed());
         let handshake = way.navigation.handshake_with(&mut entropy, now, |options| {
             offer(options, rule);
+            if let Some(jar) = jar {
+                jar.add_to(&mut options.headers, way.navigation.target());
+            }
         });
         let mut handshake =
             handshake.map_err(|error| WireError::Upgrade(error.to_string().into()))?;
@@ -173,6 +177,11 @@ impl Runtime {
             link.layer = Layer::Client(Box::new(handshake), rule);
         }
         Ok(true)
+    }
+
+    /// The jar of a connection's configuration.
+    fn cookies(&self, core: CoreKey) -> Option<CookieJar> {
+        self.cores.get(core)?.shared.config.0.websocket.cookies.clone()
     }
 
     /// The way of a dial, and what its handshake has to end in: a connection that had a session needs one again, and so
@@ -389,8 +398,13 @@ impl Runtime {
     }
 
     fn answered(&mut self, key: LinkKey, rule: SessionUse, outcome: ClientOutcome) {
-        let Some(link) = self.links.get_mut(key.0) else { return };
+        let Some(link) = self.links.get(key.0) else { return };
         let Owner::Dial { core, address } = link.owner else { return };
+        if let Layer::Client(handshake, _) = &link.layer
+            && let (Some(response), Some(jar)) = (handshake.response(), self.cookies(core))
+        {
+            jar.store(handshake.target(), &response.headers);
+        }
         let mut step = Ok(());
         match outcome {
             ClientOutcome::Open(opened) => return self.opened(key, core, address, rule, opened),

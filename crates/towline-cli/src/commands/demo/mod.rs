@@ -1,8 +1,9 @@
-//! `towline demo`: a file and a stream of messages over every wire, over a link that is cut again and again.
+//! `towline demo`: a file and a stream of messages over every wire, over a link that is cut again and again, and through a network of three bad links.
 
 mod network;
 mod proxy;
 mod random;
+mod route;
 mod transfer;
 
 use std::path::PathBuf;
@@ -24,9 +25,10 @@ use crate::output::{Notes, Output, json::SCHEMA_VERSION, text};
 use crate::tls::{LOCAL_NAMES, make_certificate};
 use crate::units::{show_bytes, show_time};
 
-/// Send a file and messages over every wire, over a link that is cut several times, and check what arrives.
+/// Send a file and messages over every wire, over a link that is cut several times and over a network that loses packets, and check what arrives.
 ///
-/// Server, client and link run in this process. Ends with 0 only if everything arrived intact, in order, once.
+/// Servers, clients, relays and links run in this process. Ends with 0 only if everything arrived intact, in order, once; udp alone, which promises
+/// nothing, may lose.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  towline demo\n  towline demo --seed 7\n  towline demo --json")]
 pub(crate) struct Arguments {
@@ -64,7 +66,7 @@ struct Scale {
     rate: u64,
 }
 
-const FULL: Scale = Scale { bytes: 8 << 20, notes: 2000, cuts: 6, rate: 4 << 20 };
+const FULL: Scale = Scale { bytes: 5 << 20, notes: 1500, cuts: 6, rate: 4 << 20 };
 const QUICK: Scale = Scale { bytes: 1 << 20, notes: 250, cuts: 3, rate: 8 << 20 };
 
 /// How long one wire may take before it counts as failed.
@@ -119,11 +121,11 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
         }
     }
     progress.clear();
-    let wanted = |name: &str| {
-        arguments.wires.is_empty() || arguments.wires.iter().any(|wire| wire.scheme() == name)
-    };
-    let quiet = Notes::new(crate::arguments::Verbosity::Quiet);
-    let measured = network::run(wanted, arguments.quick, seed, &quiet, interrupt)?;
+    let wanted = |wire| arguments.wires.is_empty() || arguments.wires.contains(&wire);
+    let size = if arguments.quick { &network::QUICK } else { &network::FULL };
+    let mut file = vec![0; size.file];
+    Random::new(seed).fill(&mut file);
+    let measured = network::run(wanted, size, &file.into(), seed, &mut progress, interrupt)?;
     let picture = network::draw(&measured);
     std::fs::write(&arguments.svg, picture).map_err(|error| {
         let path = arguments.svg.display();
@@ -138,11 +140,16 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
             output.line(&value.to_string())?;
         }
         false => {
-            let (first, second) = (report(&rows, &load), network::report(&measured));
+            let mut parts = Vec::new();
+            if !rows.is_empty() {
+                parts.push(report(&rows, &load));
+            }
+            if !measured.is_empty() {
+                parts.push(network::report(&measured, size));
+            }
             let path = arguments.svg.display();
-            output.line(&format!(
-                "{first}\n\n{second}\n\nThe picture is {path}; --seed {seed} repeats this run."
-            ))?;
+            parts.push(format!("The picture is {path}; --seed {seed} repeats this run."));
+            output.line(&parts.join("\n\n"))?;
         }
     }
     if let Some(wrong) = measured.iter().find(|one| !one.is_intact()) {

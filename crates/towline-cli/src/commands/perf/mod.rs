@@ -13,7 +13,7 @@ mod server;
 use clap::{Args, Subcommand, ValueEnum};
 use towline::{Context, DriverChoice};
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::interrupt::Interrupt;
 use crate::output::Notes;
 
@@ -72,23 +72,4 @@ pub(crate) fn run(arguments: &Arguments, notes: &Notes, interrupt: &Interrupt) -
         Side::Server(arguments) => server::run(arguments, notes, interrupt),
         Side::Client(arguments) => client::run(arguments, notes, interrupt),
     }
-}
-
-/// Options of `towline perf client` as a line of their own.
-#[derive(clap::Parser)]
-struct Line {
-    #[command(flatten)]
-    arguments: client::Arguments,
-}
-
-/// What `towline perf client` finds with `--compare` and these options: each wire's name and result.
-pub(crate) fn compare(
-    options: &[&str],
-    seed: u64,
-    notes: &Notes,
-    interrupt: &Interrupt,
-) -> Outcome<Vec<(String, serde_json::Value)>> {
-    let line = std::iter::once("towline").chain(options.iter().copied());
-    let line = <Line as clap::Parser>::try_parse_from(line).map_err(Failure::failed)?;
-    compare::measure(&line.arguments, seed, notes, interrupt)
 }

@@ -31,6 +31,32 @@ impl BaseDelay {
     }
 }
 
+/// The longest pause of the last 5 to 10 seconds between acknowledgements. Where several in a row are lost, a sender that soon stops waits long: what it sends
+/// is what calls for the next one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pauses {
+    current: Option<(Instant, Duration)>,
+    previous: Duration,
+}
+
+impl Pauses {
+    pub(super) fn add(&mut self, now: Instant, pause: Duration) {
+        match &mut self.current {
+            Some((since, longest)) if now.saturating_duration_since(*since) < WINDOW => {
+                *longest = pause.max(*longest);
+            }
+            current => {
+                self.previous = current.map_or(Duration::ZERO, |(_, longest)| longest);
+                *current = Some((now, pause));
+            }
+        }
+    }
+
+    pub(super) fn longest(&self) -> Duration {
+        self.current.map_or(self.previous, |(_, longest)| longest.max(self.previous))
+    }
+}
+
 /// The newest few round trip times; the smallest of them is a delay without the jitter of single packets.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Recent {

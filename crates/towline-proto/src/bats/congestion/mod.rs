@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::coded::Coded;
+use self::loss::{Counts, LossMeter};
 use crate::quic::{
     AckedPacket, CongestionControl, CongestionController, CongestionFactory, CongestionSignal,
     PathReport,
@@ -61,16 +62,25 @@ struct FixedFactory(u64);
 
 impl CongestionFactory for FixedFactory {
     fn build(&self, _: Instant, _: u16, _: u64) -> Box<dyn CongestionController> {
-        Box::new(Fixed { rate: self.0.max(1), min_rtt: Duration::MAX, last_rtt: Duration::ZERO })
+        Box::new(Fixed {
+            rate: self.0.max(1),
+            min_rtt: Duration::MAX,
+            last_rtt: Duration::ZERO,
+            loss: LossMeter::default(),
+            batch: Counts::default(),
+        })
     }
 }
 
-/// A rate that nothing changes.
+/// A rate that nothing changes. What is lost is counted all the same: relays and sources recode by it.
 #[derive(Clone, Debug)]
 struct Fixed {
     rate: u64,
     min_rtt: Duration,
     last_rtt: Duration,
+    loss: LossMeter,
+    /// What the acknowledgements that came together told.
+    batch: Counts,
 }
 
 impl CongestionController for Fixed {
@@ -79,11 +89,17 @@ impl CongestionController for Fixed {
     fn on_packet_acked(&mut self, packet: &AckedPacket) {
         self.min_rtt = packet.min_rtt;
         self.last_rtt = packet.smoothed_rtt;
+        self.batch.arrived += 1;
     }
 
-    fn on_acks_end(&mut self, _: Instant, _: u64, _: bool) {}
+    fn on_acks_end(&mut self, _: Instant, _: u64, _: bool) {
+        self.loss.smooth(std::mem::take(&mut self.batch));
+    }
 
-    fn on_packet_lost(&mut self, _: Instant, _: u64, _: u64) {}
+    fn on_packet_lost(&mut self, _: Instant, _: u64, number: u64) {
+        self.loss.on_lost(number);
+        self.batch.lost += 1;
+    }
 
     fn on_congestion(&mut self, _: &CongestionSignal) {}
 
@@ -108,8 +124,9 @@ impl CongestionController for Fixed {
             pacing: self.rate,
             min_rtt: self.min_rtt,
             last_rtt: self.last_rtt,
-            loss: 0.0,
-            burst: 1.0,
+            pause: Duration::ZERO,
+            loss: self.loss.smoothed(),
+            burst: self.loss.burst(),
         })
     }
 

@@ -209,8 +209,9 @@ impl RelayFlow {
     /// Packets that may be kept of what comes from one hop for the other: enough to keep that one busy for as long as it takes to
     /// learn what arrived there and to be sent more.
     fn window(&self, out: &super::hop::Path, input: &super::hop::Path) -> u64 {
-        let wait = (out.rtt + input.rtt).as_secs_f64();
+        let wait =
+            2.5 * (out.rtt + input.rtt).as_secs_f64() + (out.pause + input.pause).as_secs_f64();
         let packets = out.rate as f64 * wait / 1200.0;
-        ((packets * 2.5) as u64 + 64).min(self.config.max_packets as u64)
+        (packets as u64 + 64).min(self.config.max_packets as u64)
     }
 }

@@ -228,6 +228,16 @@ impl Connection {
         if idle { self.decoder.direct() } else { None }
     }
 
+    /// Offers memory that a large message may be put together in. It is used if nobody else holds it; at most 16 MiB are kept.
+    pub fn recycle(&mut self, data: Bytes) {
+        self.decoder.recycle(data);
+    }
+
+    /// Lets go of what [`Connection::recycle`] keeps.
+    pub fn release_spare(&mut self) {
+        self.decoder.release_spare();
+    }
+
     /// The buffer of [`Connection::direct`], with whatever was appended to it, also nothing.
     pub fn handle_direct(&mut self, now: Instant, buffer: BytesMut) {
         self.now = self.now.max(now);

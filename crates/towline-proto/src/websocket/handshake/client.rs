@@ -242,6 +242,11 @@ impl ClientHandshake {
         if matches!(self.state, State::Done) { None } else { self.deadline }
     }
 
+    /// With whom the handshake is.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// The head of the server's final response, whatever came of it, once it is read.
     pub fn response(&self) -> Option<&Response> {
         self.response.as_ref()

@@ -9,6 +9,8 @@
 
 mod auth;
 mod client;
+mod cookie;
+mod cookie_date;
 mod navigation;
 mod proxy;
 mod server;
@@ -25,6 +27,7 @@ use sha1::Digest;
 pub use super::http::{HeaderError, Headers, Response};
 pub use auth::Credentials;
 pub use client::{ClientHandshake, ClientOptions, ClientOutcome};
+pub use cookie::{Cookie, CookieError, CookieJar, MAX_COOKIE, MAX_COOKIES, MAX_COOKIES_PER_DOMAIN};
 pub use navigation::Navigation;
 pub use proxy::{ProxyKind, ProxyOptions, ProxyOutcome, ProxyTunnel};
 pub use server::{Acceptance, Refusal, Request, ServerEvent, ServerHandshake, ServerOptions};

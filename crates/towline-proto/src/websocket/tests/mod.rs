@@ -1,6 +1,7 @@
 //! Tests of the engine. Cases named `case_NN_..` are the numbered ones of `docs/websocket.md`.
 
 mod close;
+mod cookies;
 mod deflate;
 mod differential;
 mod flow;

@@ -66,10 +66,11 @@ impl End {
         }
     }
 
-    fn push(&mut self, message: Message) -> bool {
-        match self.queue.push(&message) {
+    fn push(&mut self, mut message: Message) -> bool {
+        let data = message.data.clone();
+        match self.queue.push(&mut message) {
             Ok(id) => {
-                self.sent.push((message.is_text, message.data));
+                self.sent.push((message.is_text, data));
                 assert_eq!(id.0, self.sent.len() as u64);
                 true
             }

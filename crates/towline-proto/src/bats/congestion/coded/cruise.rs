@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use super::{Coded, MIN_INTERVAL, MIN_RATE, Sample};
 
+/// An interval has so many packets at least.
+const MIN_PACKETS: u64 = 10;
 /// The share of the queue's error that one interval corrects. Up to 1 would be stable with one interval of delay; this much leaves room for noise.
 const QUEUE_GAIN: f64 = 0.4;
 /// Unused capacity is looked for in steps that a queue of this length holds, seconds.
@@ -17,16 +19,19 @@ impl Coded {
     pub(super) fn on_cruise(&mut self, now: Instant, number: u64) {
         let Some(interval) = &self.interval else { return };
         let length = now.saturating_duration_since(interval.start);
-        if interval.counts.all() < 16 || number < interval.first || length < MIN_INTERVAL {
+        if interval.counts.all() < MIN_PACKETS || number < interval.first || length < MIN_INTERVAL {
             return;
         }
         let sample = self.sample(now);
         self.begin_interval(now);
         if let Some(sample) = sample {
             self.cruised = self.cruised.saturating_add(1);
-            if !self.judge(now, &sample) {
+            if self.rivals.are_contended() {
+                self.on_contest(now, &sample);
+            } else if !self.judge(now, &sample) {
                 self.estimate(now, &sample);
                 self.cruise(now, &sample);
+                self.watch_rivals(now, &sample);
             }
         }
     }
@@ -78,7 +83,7 @@ impl Coded {
     /// The queue is empty although everything allowed was sent: the path carries this at least, unless a shaper had saved it up.
     fn estimate_by_spare(&mut self, now: Instant, sample: &Sample) {
         self.idle += 1;
-        if !self.doubt.allows_probes(now) {
+        if !self.may_grow(now) {
             return;
         }
         let beyond = sample.passed / self.capacity.max(1.0) - 1.0;
@@ -91,16 +96,23 @@ impl Coded {
         }
     }
 
+    /// Whether more than is known to pass may be tried: not while more is lost than should be.
+    fn may_grow(&self, now: Instant) -> bool {
+        self.doubt.allows_probes(now) && self.loss.excess(self.window.counts()) == 0.0
+    }
+
     /// Sets the pace.
     fn cruise(&mut self, now: Instant, sample: &Sample) {
         let length = sample.length.max(MIN_INTERVAL.as_secs_f64());
-        let mut change = QUEUE_GAIN * (self.target() - sample.queue) / length;
+        // A slow flow's intervals are long for want of packets. It corrects more in each, or it would come to its share much later than a fast one leaves it.
+        let horizon = (length * self.round().as_secs_f64().min(length)).sqrt();
+        let mut change = QUEUE_GAIN * (self.target() - sample.queue) / horizon;
         if self.idle > 2 {
             // Nothing queues: look for more, in steps that would not overflow a short queue at first.
             let step = STEP / length * f64::from(1_u32 << self.growth.min(8));
             change = change.max(step).min(MAX_STEP);
         }
-        let held = self.idle > 0 && !self.doubt.allows_probes(now);
+        let held = self.idle > 0 && !self.may_grow(now);
         // Right after the queue was filled again, that does not show yet.
         let fresh = self.cruised <= 2 && self.emptied > self.born || self.cruised <= 1;
         if sample.limited || held || fresh {

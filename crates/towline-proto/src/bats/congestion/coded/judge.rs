@@ -13,6 +13,12 @@ const BELIEVED: Duration = Duration::from_secs(9);
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(16));
 /// Loss that stays beyond the path's own for so long while others keep the queue full is taken for its own.
 const ACCEPT_AFTER: Duration = Duration::from_secs(2);
+/// No path is thought to lose more than this by itself. Flows that fill a short queue together all see that their loss does not depend on what they send.
+const MOST: f64 = 0.5;
+/// How many standard deviations less has to be lost for it to be our doing.
+const FELL: f64 = 2.0;
+/// No more packets are waited for than come in this time.
+const LONGEST: Duration = Duration::from_secs(4);
 
 /// Packets together, for what single intervals are too short to tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -31,6 +37,10 @@ impl Window {
         self.highest = self.highest.max(queue);
     }
 
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
+    }
+
     pub(super) fn reset(&mut self) {
         *self = Window::default();
     }
@@ -42,9 +52,12 @@ impl Window {
         }
     }
 
-    fn is_full(&self) -> bool {
-        let all = self.counts.all();
-        all >= 256 || all >= 64 && self.length() > Duration::from_secs(1)
+    /// Whether it tells enough, when it takes `inflation` times as many packets as it would if losses were independent.
+    fn is_full(&self, inflation: f64) -> bool {
+        let (all, length) = (self.counts.all() as f64, self.length());
+        all >= 256.0 * inflation
+            || all >= 64.0 * inflation && length > Duration::from_secs(1)
+            || all >= 64.0 && length > LONGEST
     }
 }
 
@@ -73,6 +86,8 @@ pub(super) struct Doubt {
     back_off: Duration,
     /// Since when more is lost than the path's own while the queue is long.
     excess_since: Option<Instant>,
+    /// More was lost than the path's own, which may have been chance: the next packets will tell.
+    suspected: bool,
 }
 
 impl Doubt {
@@ -90,11 +105,14 @@ impl Doubt {
 impl Coded {
     /// Looks at the loss of late; true when a trial began.
     pub(super) fn judge(&mut self, now: Instant, sample: &Sample) -> bool {
-        if !self.window.is_full() {
+        let counts = self.window.counts;
+        let evident = counts.all() >= 64 && self.loss.is_evident(counts);
+        if !evident && !self.window.is_full(self.loss.inflation()) {
             return false;
         }
         let window = std::mem::take(&mut self.window);
         let excess = self.loss.excess(window.counts);
+        let suspected = std::mem::replace(&mut self.doubt.suspected, excess > 0.0);
         if excess == 0.0 {
             self.doubt.excess_since = None;
             let lately = |at: Instant| now.saturating_duration_since(at) < BELIEVED;
@@ -112,11 +130,15 @@ impl Coded {
             let since = *self.doubt.excess_since.get_or_insert(now);
             if now.saturating_duration_since(since) > ACCEPT_AFTER {
                 self.doubt.excess_since = None;
-                self.loss.relearn(window.counts);
+                self.accept(window.counts);
             }
             return false;
         }
         if sample.limited && window.highest < self.empty() {
+            return false;
+        }
+        // Of many looks one will find much by chance, and what is looked at after that would seem to be less for any reason.
+        if !suspected && !evident {
             return false;
         }
         let floor = self.loss.base();
@@ -145,7 +167,7 @@ impl Coded {
                 self.window.reset();
                 self.state = State::Trial(Trial { begun: true, ..trial });
             }
-        } else if self.window.is_full() || now >= trial.until {
+        } else if self.window.is_full(self.loss.inflation()) || now >= trial.until {
             self.conclude(now, &trial);
             self.refill(now);
         }
@@ -154,15 +176,20 @@ impl Coded {
     fn conclude(&mut self, now: Instant, trial: &Trial) {
         let window = std::mem::take(&mut self.window);
         let (before, after) = (trial.before.counts.share(), window.counts.share());
-        if after > 0.5 * (trial.ours + before) {
+        let fell = self.loss.rise(window.counts, trial.before.counts) > FELL;
+        let mut both = trial.before.counts;
+        both.add(window.counts);
+        let stays = !fell || after > 0.5 * (trial.ours + before);
+        if stays && self.accept(both) {
             // As much of less is lost: it is not for our sake.
-            let mut both = trial.before.counts;
-            both.add(window.counts);
-            self.loss.relearn(both);
             let wait =
                 self.doubt.due.map_or(DOUBT_AFTER, |(_, wait)| (2 * wait).min(60 * DOUBT_AFTER));
             self.doubt.due = Some((now + wait, wait));
             return;
+        }
+        if stays {
+            self.capacity = trial.capacity * trial.sent;
+            return self.back_off(now);
         }
         let (arrived, arrives) = (1.0 - before, trial.sent * (1.0 - after));
         if arrives > 0.93 * arrived {
@@ -171,13 +198,27 @@ impl Coded {
             self.loss.forget();
         } else {
             self.capacity = trial.capacity * (arrived / (1.0 - after)).clamp(0.5, 1.0);
-            if after < self.loss.base() {
+            if self.loss.is_below(window.counts) {
                 self.loss.relearn(window.counts);
             }
         }
         if trial.before.highest > 2.0 * self.empty() {
             self.depth = self.depth.min(trial.before.highest);
         }
+        self.back_off(now);
+    }
+
+    /// Takes a loss for the path's own; false when it is too large for that.
+    fn accept(&mut self, counts: Counts) -> bool {
+        let may = counts.share() <= MOST;
+        if may {
+            self.loss.relearn(counts);
+        }
+        may
+    }
+
+    /// No more is looked for at first.
+    fn back_off(&mut self, now: Instant) {
         let wait = (2 * self.doubt.back_off).clamp(BACK_OFF.0, BACK_OFF.1);
         self.doubt.back_off = wait;
         self.doubt.probe_from = Some(now + wait);
@@ -188,7 +229,7 @@ impl Coded {
     pub(super) fn not_dropped(&self, sample: &Sample) -> f64 {
         let share = sample.counts.share();
         let variance =
-            share * (1.0 - share) * self.loss.burst() / sample.counts.all().max(1) as f64;
+            share * (1.0 - share) * self.loss.inflation() / sample.counts.all().max(1) as f64;
         let kept = (1.0 - share + 2.5 * variance.sqrt()) / (1.0 - self.loss.base()).max(0.1);
         sample.passed * kept.min(1.0)
     }

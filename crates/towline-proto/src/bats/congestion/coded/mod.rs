@@ -9,13 +9,16 @@
 mod cruise;
 mod judge;
 mod refresh;
+mod rival;
 mod start;
 
 use std::time::{Duration, Instant};
 
 use self::judge::{Doubt, Trial, Window};
+use self::refresh::EVERY;
+use self::rival::Rivals;
 use self::start::Start;
-use super::delay::{BaseDelay, Recent};
+use super::delay::{BaseDelay, Pauses, Recent};
 use super::loss::{Counts, LossMeter};
 use super::sent::{Sent, SentLog};
 use crate::quic::{AckedPacket, CongestionController, CongestionSignal, PathReport};
@@ -23,8 +26,8 @@ use crate::quic::{AckedPacket, CongestionController, CongestionSignal, PathRepor
 /// The shortest interval between corrections.
 const MIN_INTERVAL: Duration = Duration::from_millis(25);
 /// The target of a flow of 100 Mb/s, and how much shorter it is for each doubling of the rate, seconds.
-const TARGET: f64 = 0.004_8;
-const TARGET_SLOPE: f64 = 0.000_75;
+const TARGET: f64 = 0.004;
+const TARGET_SLOPE: f64 = 0.001;
 const TARGET_RANGE: (f64, f64) = (0.001_2, 0.009_5);
 /// Below this a queue counts as empty, seconds, and in packets.
 const EMPTY: f64 = 0.000_5;
@@ -100,10 +103,13 @@ pub(super) struct Coded {
     accounted: Instant,
     interval: Option<Interval>,
     newest: Option<(u64, Sent)>,
+    /// When it was acknowledged.
+    newest_at: Instant,
     base: BaseDelay,
     recent: Recent,
     /// The queue at the last acknowledgement, seconds.
     last_queue: f64,
+    pauses: Pauses,
     last_rtt: Duration,
     smoothed_rtt: Duration,
     loss: LossMeter,
@@ -140,6 +146,7 @@ pub(super) struct Coded {
     depth: f64,
     window: Window,
     doubt: Doubt,
+    rivals: Rivals,
 }
 
 impl Coded {
@@ -157,6 +164,8 @@ impl Coded {
             accounted: now,
             interval: None,
             newest: None,
+            newest_at: now,
+            pauses: Pauses::default(),
             base: BaseDelay::default(),
             recent: Recent::default(),
             last_queue: 0.0,
@@ -171,7 +180,7 @@ impl Coded {
             forgive: now,
             born: now,
             emptied: now,
-            refresh_at: now + refresh::EVERY,
+            refresh_at: now + EVERY,
             stood: false,
             standing: None,
             cleared: None,
@@ -183,6 +192,7 @@ impl Coded {
             depth: f64::INFINITY,
             window: Window::default(),
             doubt: Doubt::default(),
+            rivals: Rivals::default(),
         }
     }
 
@@ -222,7 +232,14 @@ impl Coded {
     /// The length of queue that this flow aims at, seconds.
     fn target(&self) -> f64 {
         let by_rate = TARGET - TARGET_SLOPE * log2(self.capacity / 12_500_000.0);
-        by_rate.clamp(TARGET_RANGE.0, TARGET_RANGE.1).min(self.depth * 0.7)
+        let by_rate = by_rate.clamp(TARGET_RANGE.0, TARGET_RANGE.1);
+        // What the path does not hold is pressed together below what it does, and not cut off: flows with one target would not come to equal rates.
+        let most = self.depth * 0.7;
+        let knee = 0.8 * most;
+        if by_rate <= knee || most >= TARGET_RANGE.1 {
+            return by_rate;
+        }
+        knee + (by_rate - knee) * (most - knee) / (TARGET_RANGE.1 - knee)
     }
 
     /// Of a queue that grows beyond this, something may be dropped, seconds.
@@ -236,8 +253,10 @@ impl Coded {
 
     fn begin_interval(&mut self, now: Instant) {
         let (total, allowed) = self.newest.map_or((0, 0.0), |(_, sent)| (sent.total, sent.allowed));
+        // What had passed by then is known of the last acknowledgement, not of now.
+        let start = self.newest.map_or(now, |_| self.newest_at);
         self.interval = Some(Interval {
-            start: now,
+            start,
             total,
             allowed,
             first: self.log.next(),
@@ -346,6 +365,7 @@ impl CongestionController for Coded {
         }
         if self.newest.is_none_or(|(_, newest)| newest.total < sent.total) {
             self.newest = Some((packet.number, sent));
+            self.newest_at = packet.now;
             // What waited out an outage says nothing of the path's delay.
             if sent.at >= self.forgive {
                 self.last_rtt = packet.now.saturating_duration_since(sent.at);
@@ -360,6 +380,7 @@ impl CongestionController for Coded {
             self.resume(now);
             return;
         }
+        self.pauses.add(now, silence.unwrap_or_default().saturating_sub(self.last_rtt));
         let rtt = self.last_rtt;
         self.base.add(now, rtt);
         self.recent.add(rtt);
@@ -371,7 +392,7 @@ impl CongestionController for Coded {
         let queue = self.recent_queue();
         self.on_batch(now, number, queue);
         if queue < self.empty() {
-            self.refresh_at = self.refresh_at.max(now + refresh::EVERY);
+            self.refresh_at = self.refresh_at.max(now + EVERY);
         }
         match &mut self.interval {
             Some(interval) => {
@@ -385,7 +406,9 @@ impl CongestionController for Coded {
             State::Start(start) => self.on_start(now, start, number, queue),
             State::Trial(trial) => self.on_trial(now, trial, number),
             State::Cruise => {
-                self.join_refresh(now);
+                if !self.rivals.are_contended() {
+                    self.join_refresh(now);
+                }
                 self.on_cruise(now, number);
             }
             _ => {}
@@ -397,10 +420,11 @@ impl CongestionController for Coded {
         if sent.at < self.forgive {
             return;
         }
-        self.loss.on_lost(number);
         self.batch.lost += 1;
         if matches!(self.state, State::Start(start) if !start.is_tame(number)) {
             self.of_train += 1;
+        } else {
+            self.loss.on_lost(number);
         }
         if let Some(interval) = &mut self.interval {
             interval.counts.lost += 1;
@@ -420,7 +444,8 @@ impl CongestionController for Coded {
     /// Wide, since the pace is what bounds the queue: the window bounds what an outage costs.
     fn window(&self) -> u64 {
         let rounds = if matches!(self.state, State::Start(_)) { 3.0 } else { 1.5 };
-        let time = self.smoothed_rtt.max(self.last_rtt).mul_f64(rounds) + 2 * MIN_INTERVAL;
+        let round = self.smoothed_rtt.max(self.last_rtt);
+        let time = round.mul_f64(rounds) + 2 * MIN_INTERVAL + 2 * self.pauses.longest();
         let window = self.rate.max(self.capacity) * time.as_secs_f64();
         (window as u64).max(self.initial_window)
     }
@@ -441,6 +466,7 @@ impl CongestionController for Coded {
             pacing: self.rate as u64,
             min_rtt: self.base_delay(),
             last_rtt: self.last_rtt,
+            pause: self.pauses.longest(),
             loss: self.loss.smoothed(),
             burst: self.loss.burst(),
         })

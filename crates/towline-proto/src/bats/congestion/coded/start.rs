@@ -73,6 +73,7 @@ impl Coded {
     /// Begins anew, with what is thought to pass.
     pub(super) fn begin_start(&mut self, now: Instant, rate: f64) {
         self.capacity = rate;
+        self.rivals.forget();
         self.train(now, 0.0, true);
     }
 

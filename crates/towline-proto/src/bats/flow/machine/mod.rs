@@ -49,6 +49,7 @@ const NOTHING: u64 = 3;
 pub(in crate::bats) const UNKNOWN_PATH: Path = Path {
     rtt: Duration::from_millis(100),
     min_rtt: Duration::from_millis(1),
+    pause: Duration::ZERO,
     loss: 0.0,
     burst: 1.0,
     rate: 125_000,
@@ -676,7 +677,7 @@ impl Flow {
     fn update_ideal(&mut self) {
         let Some(sender) = &self.sender else { return };
         let round = sender.end_to_end().round_trip(&self.path);
-        let mut flight = self.path.rate as f64 * round.as_secs_f64();
+        let mut flight = self.path.rate as f64 * (round + self.path.pause).as_secs_f64();
         if !self.config.hop_feedback {
             // Nothing is asked for before its group has passed.
             let geometry = Geometry::new(self.config.batch, self.config.interleave);
