@@ -189,5 +189,7 @@ pub(crate) fn features() -> Outcome {
             ["check", "--quiet", "-p", package, "--no-default-features", "--features", features];
         step(&format!("{package} with [{features}]"), &mut cargo(&arguments))?;
     }
-    Ok(())
+    // What is off by default is on in a test of the whole workspace.
+    let refused = ["test", "--quiet", "-p", "towline-proto", "--test", "quic", "qlog"];
+    step("a trace is refused without its feature", &mut cargo(&refused))
 }

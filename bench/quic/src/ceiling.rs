@@ -60,7 +60,7 @@ pub fn serve(_: &Path) {
                 .expect("a packet of ours");
             opened += 1;
         }
-        if opened % PACKETS as u64 == 0 {
+        if opened.is_multiple_of(PACKETS as u64) {
             socket.send_to(&(opened / PACKETS as u64).to_be_bytes(), meta.addr).expect("an answer");
         }
     }

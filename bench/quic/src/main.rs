@@ -145,7 +145,9 @@ fn compare(words: &[&str]) {
     let connections = options(words, "--connections").first().copied().unwrap_or("10000");
     let (only, peers) = (options(words, "--only"), options(words, "--peer"));
     let folder = tls::make();
-    println!("TLS_AES_128_GCM_SHA256, ECDSA P-256, X25519, idle timeout 600 s, path MTU discovery (but for quiche, with 1,452 bytes at once); medians of {rounds} rounds of {seconds} s");
+    println!(
+        "TLS_AES_128_GCM_SHA256, ECDSA P-256, X25519, idle timeout 600 s, path MTU discovery (but for quiche, with 1,452 bytes at once); medians of {rounds} rounds of {seconds} s"
+    );
     for Contender { name, is, .. } in CONTENDERS {
         println!("  {name:<16} {is}");
     }

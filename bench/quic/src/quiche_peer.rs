@@ -342,8 +342,6 @@ impl Loop {
                 }
             }
             let Some(destination) = to else { return };
-            let last = length % stride;
-            debug_assert!(last < stride);
             let segment_size = (length > stride).then_some(stride);
             let contents = &self.train[..length];
             let transmit =

@@ -219,6 +219,7 @@ fn key_logs_have_the_secrets_of_the_clients_random_number() {
 }
 
 /// The records of a JSON text sequence (RFC 7464 section 2.2): a record separator before each, a line feed behind.
+#[cfg(feature = "qlog")]
 fn records(text: &[u8]) -> Vec<serde_json::Value> {
     assert_eq!(text.first(), Some(&0x1e), "a record separator first");
     let record = |record: &[u8]| {
