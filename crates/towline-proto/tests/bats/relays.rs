@@ -108,7 +108,7 @@ fn a_stream_passes_one_to_five_relays_that_the_sender_chose() {
             assert!(relay.events.iter().any(|it| matches!(it, RelayEvent::Closed { .. })));
         }
     }
-    // One in thirty waits for seconds, when its handshakes or its last packets meet with bad luck: not to be the rule.
+    // One in a hundred waits for seconds when its handshakes meet with bad luck; that is not to be the rule.
     took.sort_unstable();
     assert!(took[took.len() / 2] < Duration::from_secs(3), "{took:?}");
 }

@@ -78,8 +78,11 @@ impl Datagrams {
 
 impl Conn {
     /// The longest datagram now; `None` when the peer takes none.
+    ///
+    /// A byte less than the engine's limit: when it finds that the path has become smaller, it drops what waits and is as long as the limit or longer. What is left to
+    /// be sent must then be of another length than what was dropped, for states are matched by it.
     pub(super) fn max_datagram(&mut self) -> Option<usize> {
-        self.inner.datagrams().max_size().filter(|&max| max > 0)
+        self.inner.datagrams().max_size().map(|max| max.saturating_sub(1)).filter(|&max| max > 0)
     }
 
     /// Bytes of datagrams that wait to be sent, here and in the engine.
