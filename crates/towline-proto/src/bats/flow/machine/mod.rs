@@ -1,7 +1,9 @@
 //! The flow: what comes from the hop and the application is handed to the halves, and what they have goes to the hop.
 
+mod agreement;
 mod application;
 mod rateless;
+mod transmit;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -21,11 +23,11 @@ use super::sender::StreamSender;
 use super::stats::FlowStats;
 use crate::bats::control::{Frame, FrameReader, Open};
 use crate::bats::geometry::Geometry;
-use crate::bats::hop::{self, Fate, Hop, Outcome, Path};
+use crate::bats::hop::{Fate, Hop, Outcome, Path};
 use crate::bats::outbox::Outbox;
 use crate::bats::parts::Pieces;
 use crate::bats::seal::{Forged, Seal};
-use crate::bats::wire::{Credit, Packet, Part, Report};
+use crate::bats::wire::{Credit, Packet, Report};
 
 /// Most packets that wait for the flow's parameters.
 const MAX_EARLY: usize = 1024;
@@ -371,132 +373,12 @@ impl Flow {
         reports.into_iter().chain(halves).flatten().min()
     }
 
-    fn on_control(&mut self, now: Instant, data: &[u8]) {
-        if self.is_closed() {
-            return;
-        }
-        self.control_in.push(data);
-        loop {
-            match self.control_in.poll() {
-                Ok(None) => return,
-                Ok(Some(frame)) => self.on_frame(now, frame),
-                Err(_) => return self.fail(code::VIOLATION, Closed::Violation("a control frame")),
-            }
-        }
-    }
-
-    fn on_frame(&mut self, now: Instant, frame: Frame) {
-        match frame {
-            Frame::Open(open) if self.state == State::Opening && !self.has_begun() => {
-                self.config.mode = open.mode;
-                self.config.framing = open.framing;
-                self.config.batch = open.size;
-                self.config.interleave = open.interleave;
-                self.config.hop_feedback = open.hop_feedback;
-                self.config.deadline = open.deadline;
-                let rateless = open.mode == Mode::Brctp;
-                let wrong = rateless && (open.interleave != 1 || open.framing == Framing::Stream);
-                if open.mode == Mode::Transparent || wrong {
-                    return self.fail(code::VIOLATION, Closed::Violation("a mode without a flow"));
-                }
-                if let Some((serves, framing)) = self.serves
-                    && (serves, framing) != (open.mode, open.framing)
-                {
-                    return self.fail(code::OTHER_MODE, Closed::OtherMode { serves });
-                }
-                if !self.begin_sealing(&open) {
-                    return self
-                        .fail(code::SEAL, Closed::Violation("sealed or not: the ends disagree"));
-                }
-                self.packing = Packing::new(open.packed, self.config.compress);
-                let window = self.config.receive_window;
-                Frame::Accept { window }.encode(&mut self.control_out);
-                self.begin(now);
-                (self.open, self.agreed) = (Some(open), Some(open.window));
-                self.establish(now);
-            }
-            Frame::Accept { window } if self.agreed.is_none() && self.has_begun() => {
-                self.agreed = Some(window);
-                self.establish(now);
-            }
-            // On a new path both say it again, for the relays and in case it was lost.
-            Frame::Open(open) if !self.is_client && self.open == Some(open) => {
-                let window = self.config.receive_window;
-                Frame::Accept { window }.encode(&mut self.control_out);
-            }
-            Frame::Accept { .. } if self.is_client => {}
-            Frame::Open(_) | Frame::Accept { .. } => {
-                self.fail(code::VIOLATION, Closed::Violation("a control frame out of order"));
-            }
-            Frame::Close { code: code::NONE, .. } if self.is_received() => {
-                // It says so when it has everything, and this may overtake the report.
-                if std::mem::take(&mut self.unconfirmed) {
-                    self.events.push_back(Event::AllDataAcknowledged);
-                }
-                self.end(Closed::Finished);
-            }
-            Frame::Close { code, reason } => self.end(Closed::Peer { code, reason }),
-            Frame::Seal(data) => self.on_seal(now, &data),
-        }
-    }
-
-    /// A server's answer to whether the client seals; false when the ends disagree.
-    fn begin_sealing(&mut self, open: &Open) -> bool {
-        match (&self.seal, open.sealed) {
-            (Some((seal, _)), true) => match Sealing::begin(seal, open.parameters()) {
-                Some(sealing) => {
-                    self.sealing = sealing;
-                    true
-                }
-                None => false,
-            },
-            (Some((_, require)), false) => !require,
-            (None, sealed) => !sealed,
-        }
-    }
-
-    fn on_seal(&mut self, now: Instant, data: &[u8]) {
-        match self.sealing.handle_input(data, &mut self.control_out) {
-            Ok(None) => {}
-            Ok(Some((own, peer))) => {
-                if let Some(datagrams) = &mut self.datagrams {
-                    datagrams.0.on_key(own);
-                    datagrams.1.on_key(peer);
-                    self.sealing = Sealing::None;
-                } else {
-                    self.sealing.on_stream_keys(own, peer);
-                }
-                self.establish(now);
-            }
-            Err(reason) => self.fail(code::SEAL, Closed::Seal { reason }),
-        }
-    }
-
     fn on_forged(&mut self) {
         if self.is_closed() {
             return;
         }
         self.stats.dropped.forged += 1;
         self.fail(code::FORGED, Closed::Forged);
-    }
-
-    /// Once both ends agree and, if payload is sealed, the keys are there.
-    fn establish(&mut self, now: Instant) {
-        let Some(window) = self.agreed.filter(|_| self.sealing.is_ready()) else { return };
-        if self.state != State::Opening {
-            return;
-        }
-        self.state = State::Established;
-        self.events.push_back(Event::Established);
-        if let Some(sender) = &mut self.sender {
-            sender.on_window(window);
-        }
-        if let Some(rateless) = &mut self.rateless {
-            rateless.0.on_window(window);
-        }
-        for packet in std::mem::take(&mut self.early) {
-            self.on_packet(now, packet);
-        }
     }
 
     fn is_received(&self) -> bool {
@@ -693,110 +575,5 @@ impl Flow {
             self.ideal = ideal;
             self.events.push_back(Event::IdealBufferLengthChanged { length: ideal });
         }
-    }
-
-    fn transmit<H: Hop>(&mut self, now: Instant, hop: &mut H) {
-        if self.is_closed() {
-            return;
-        }
-        if self.reporting.is_due(now) {
-            self.send_report(now, hop);
-        }
-        if self.crediting.is_due(now) {
-            self.send_credit(now, hop);
-        }
-        let max_packet = hop.max_packet().min(self.max_packet);
-        if self.datagrams.is_some() {
-            return self.transmit_datagrams(now, hop, max_packet);
-        }
-        if self.rateless.is_some() {
-            return self.transmit_rateless(now, hop, max_packet);
-        }
-        let Some(sender) = &mut self.sender else { return };
-        let mut room = hop.room(now);
-        while room > 0 {
-            let Some(out) = sender.poll(now, max_packet, &self.path, &mut self.stats) else {
-                break;
-            };
-            self.stats.packets_sent += 1;
-            let tag =
-                out.number.map_or(NOTHING << TAG_SHIFT, |number| SYMBOL << TAG_SHIFT | number);
-            let packet = hop::Packet { data: out.data, tag, urgent: out.urgent };
-            let pieces = self.outbox.send(now, hop, packet);
-            if let Some(number) = out.number {
-                sender.on_sent(number, pieces);
-            }
-            room = room.saturating_sub(usize::from(pieces.max(1)));
-        }
-        self.room_left = room > 0;
-        if self.unsent && sender.is_drained() && self.state != State::Opening {
-            self.unsent = false;
-            self.events.push_back(Event::SendComplete);
-        }
-    }
-
-    fn transmit_datagrams<H: Hop>(&mut self, now: Instant, hop: &mut H, max_packet: usize) {
-        let Some(datagrams) = &mut self.datagrams else { return };
-        let sender = &mut datagrams.0;
-        let geometry = Geometry::new(self.config.batch, self.config.interleave);
-        self.max_datagram = datagram::symbol_room(max_packet, geometry) * datagram::MAX_SYMBOLS;
-        sender.expire(now);
-        let dropped = sender.take_expired();
-        if dropped > 0 {
-            self.stats.dropped.expired_messages += dropped;
-            self.events.push_back(Event::SendError { dropped });
-        }
-        let mut room = hop.room(now);
-        while room > 0 {
-            let Some(mixed) = sender.poll(now, max_packet, &self.path, &mut self.stats) else {
-                break;
-            };
-            self.stats.packets_sent += 1;
-            let packet = hop::Packet { data: mixed.data, tag: NOTHING << TAG_SHIFT, urgent: true };
-            let pieces = self.outbox.send(now, hop, packet);
-            room = room.saturating_sub(usize::from(pieces.max(1)));
-        }
-        self.room_left = room > 0;
-        let drained = sender.waiting() == 0;
-        if self.unsent && drained && self.state != State::Opening {
-            self.unsent = false;
-            self.events.push_back(Event::SendComplete);
-        }
-    }
-
-    fn send_report<H: Hop>(&mut self, now: Instant, hop: &mut H) {
-        if self.rateless.is_some() {
-            return self.send_done(now, hop);
-        }
-        let Some(receiver) = &mut self.receiver else { return };
-        let pause = Duration::from_millis(30) + self.path.rtt / 4;
-        let report = receiver.report(self.last_symbol.is_none_or(|at| at + pause <= now));
-        self.told = (report.limit, report.next);
-        self.reporting.on_sent(report.serial);
-        if !self.config.hop_feedback && receiver.has_gaps() {
-            self.reporting.again_at(now + self.path.rtt.max(Duration::from_millis(10)));
-        }
-        self.stats.reports_sent += 1;
-        let data = report.encode(hop.max_packet());
-        let tag = REPORT << TAG_SHIFT | report.serial;
-        hop.send(now, hop::Packet { data, tag, urgent: true });
-    }
-
-    /// An end takes whatever its window allows; only relays count what is sent on the hop.
-    fn send_credit<H: Hop>(&mut self, now: Instant, hop: &mut H) {
-        self.credit_serial += 1;
-        self.crediting.on_sent(self.credit_serial);
-        let max_packet = Part::HEADER as u64 + u64::from(u16::MAX);
-        let credit = Credit { serial: self.credit_serial, limit: crate::varint::MAX, max_packet };
-        let tag = CREDIT << TAG_SHIFT | self.credit_serial;
-        hop.send(now, hop::Packet { data: credit.encode(), tag, urgent: true });
-    }
-
-    fn flush_control<H: Hop>(&mut self, hop: &mut H) {
-        if !self.control_out.is_empty() {
-            let taken = hop.write_control(&self.control_out).min(self.control_out.len());
-            let _sent = self.control_out.split_to(taken);
-        }
-        debug_assert!(self.control_out.len() <= MAX_CONTROL_OUT);
     }
 }
